@@ -1,0 +1,1 @@
+"""Command line of patchkit, installed as `patchkit_cli`."""
