@@ -1,0 +1,1 @@
+"""Checkpoints as bytes: headers, digests, and rewriting a few ranges of them."""
