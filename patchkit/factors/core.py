@@ -1,0 +1,86 @@
+"""The small matrix inside a low-rank rotation.
+
+A skew generator A = X Yᵀ − Y Xᵀ of rank 2r acts inside the span of its columns. With B an
+orthonormal basis of that span, A = B S Bᵀ and exp(A) = I + B (exp(S) − I) Bᵀ, so that everything
+is done with B (d, 2r) and matrices of size 2r; nothing of size d × d exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from patchkit.errors import InvariantError
+
+NORM_LIMIT = 64.0
+"""Largest ‖A‖₂ in radians whose exponential is trusted: beyond it fp64 loses orthogonality."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Core:
+    """The rotation I + B (Q − I) Bᵀ with Q = exp(S); all in fp64.
+
+    Shapes: `basis` B (d, m) with orthonormal columns, `skew` S (m, m), `q` Q (m, m).
+    """
+
+    basis: Tensor
+    skew: Tensor
+    q: Tensor
+
+    @property
+    def turn(self) -> Tensor:
+        """Q − I (m, m)."""
+        return self.q - torch.eye(len(self.q), dtype=self.q.dtype, device=self.q.device)
+
+
+def skew_core(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return B (d, m) and S (m, m) in fp64 with X Yᵀ − Y Xᵀ = B S Bᵀ and BᵀB = I.
+
+    X and Y are (d, r), and m = min(d, 2r). Householder QR keeps B orthonormal where columns are
+    parallel, zero or dependent: B then spans more than it needs to, and S has zeros there.
+    InvariantError if an entry is not finite.
+    """
+    if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
+        raise InvariantError("the generator of a rotation holds values that are not finite")
+    joined = torch.cat([x, y], dim=1).to(torch.float64)  # (d, 2r)
+    basis, corner = torch.linalg.qr(joined)
+    left, right = corner[:, : x.shape[1]], corner[:, x.shape[1] :]  # (m, r)
+    half = left @ right.T
+    return basis, half - half.T
+
+
+def spectral_norm(skew: Tensor) -> float:
+    """Return ‖S‖₂ in radians, the largest angle; InvariantError if not finite or above 64."""
+    norm = _largest_angle(skew)
+    if not norm <= NORM_LIMIT:
+        raise InvariantError(
+            f"a rotation by {norm:.3g} radians is beyond the limit of {NORM_LIMIT:g}",
+            details={"norm": norm, "limit": NORM_LIMIT},
+        )
+    return norm
+
+
+def _largest_angle(skew: Tensor) -> float:
+    if skew.numel() == 0:
+        return 0.0
+    if not bool(torch.isfinite(skew).all()):
+        return float("inf")
+    return float(torch.linalg.matrix_norm(skew, ord=2))
+
+
+def exponential(basis: Tensor, skew: Tensor) -> Core:
+    """Return the core of exp(B S Bᵀ); InvariantError beyond the norm limit, before computing."""
+    spectral_norm(skew)
+    return Core(basis, skew, torch.linalg.matrix_exp(skew))
+
+
+def rotate_right(w: Tensor, core: Core) -> Tensor:
+    """Return W R (n, d) for rows W (n, d)."""
+    return w + ((w @ core.basis) @ core.turn) @ core.basis.T
+
+
+def rotate_left(core: Core, w: Tensor) -> Tensor:
+    """Return R W (d, n) for columns W (d, n)."""
+    return w + core.basis @ (core.turn @ (core.basis.T @ w))
