@@ -1,0 +1,1 @@
+"""Facts: what is to be changed, read from files and located in tokenised text."""
