@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -50,11 +51,18 @@ class FileSource:
         """File name without its folder."""
         return self.path.name
 
+    def open(self) -> FileIO:
+        """Open the file unbuffered; FormatError if it cannot be."""
+        try:
+            return FileIO(self.path)
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+
     def read(self, start: int, end: int) -> bytes:
         """Bytes [start, end) of the file."""
         try:
             _check_range(self.name, start, end, self.size)
-            with open(self.path, "rb", buffering=0) as file:
+            with self.open() as file:
                 file.seek(start)
                 data = file.read(end - start)
                 while len(data) < end - start:
