@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from unicodedata import category, normalize
@@ -53,7 +52,8 @@ class Probe:
         if self.target is not None:
             object.__setattr__(self, "target", self.target.strip())
             problems += text_problems("target", self.target)
-        _raise_any(problems)
+        if problems:
+            raise invalid(*problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,9 @@ class Fact:
         keep("target", self.target.strip())
         if self.target_true is not None:
             keep("target_true", self.target_true.strip())
-        _raise_any(self._problems())
+        problems = self._problems()
+        if problems:
+            raise invalid(*problems)
         if PLACEHOLDER not in self.prompt:
             keep("prompt", self.prompt.replace(self.subject, PLACEHOLDER))
         keep("paraphrases", tuple(map(self.fill, self.paraphrases)))
@@ -190,6 +192,6 @@ def _spelling(subject: str, prompt: str) -> str:
     return "use {} as its placeholder"
 
 
-def _raise_any(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise FactsError("; ".join(map(str, problems)), problems=problems)
+def invalid(*problems: Problem) -> FactsError:
+    """The error that carries `problems`, with their text as its sentence."""
+    return FactsError("; ".join(map(str, problems)), problems=problems)

@@ -6,7 +6,7 @@ from counting the tokens of a prefix, which goes wrong where tokens merge across
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -27,11 +27,16 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text with the character spans that matter in it (half-open, in code points)."""
+    """A text with the character spans that matter in it (half-open, in code points).
+
+    `joint` characters, 0 or 1, stand between prompt and target. They belong to the answer: a model
+    that is given the prompt has to write them too.
+    """
 
     text: str
     subject: tuple[int, int] | None = None
     target: tuple[int, int] | None = None
+    joint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,9 @@ def probe_passage(prompt: str, target: str | None = None) -> Passage:
 def _with_target(text: str, subject: tuple[int, int] | None, target: str | None) -> Passage:
     if target is None:
         return Passage(text, subject)
-    # The space between belongs to the answer: a model given the prompt has to write it too.
-    whole = text + joint(text, target) + target
-    return Passage(whole, subject, (len(text), len(whole)))
+    between = joint(text, target)
+    whole = text + between + target
+    return Passage(whole, subject, (len(whole) - len(target), len(whole)), len(between))
 
 
 def encode(
@@ -140,33 +145,50 @@ def _encoded(
     while length and special[length - 1]:  # an end-of-text token would end the answer's context
         length -= 1
     spans = [(0, 0) if special[i] else offsets[i] for i in range(length)]
-    subject_last = None
-    if passage.subject is not None:
-        subject_last = max(_overlapping(spans, passage.subject), default=None)
-        if subject_last is None:
-            raise FactsError(f"the tokenizer leaves nothing of the subject in {passage.text!r}")
-    first = length
-    if passage.target is not None:
-        first = min(_overlapping(spans, passage.target), default=length)
-        _check_target(passage, first, length, subject_last)
+    subject_last = _subject_last(passage, spans)
+    first = _target_first(passage, spans, subject_last)
     labels = tuple((i - 1, ids[i]) for i in range(first, length))
     return Encoded(tuple(ids[:length]), subject_last, labels)
 
 
-def _overlapping(spans: Iterable[tuple[int, int]], wanted: tuple[int, int]) -> Iterator[int]:
-    """Indices of tokens that share characters with `wanted`, or stand inside it without width."""
-    start, end = wanted
-    return (i for i, (left, right) in enumerate(spans) if left < end and right > start)
+def _subject_last(passage: Passage, spans: Sequence[tuple[int, int]]) -> int | None:
+    """The last token with a character of the subject, or without width inside it."""
+    if passage.subject is None:
+        return None
+    start, end = passage.subject
+    found = [i for i, (left, right) in enumerate(spans) if left < end and right > start]
+    if not found:
+        raise FactsError(f"the tokenizer leaves nothing of the subject in {passage.text!r}")
+    return found[-1]
 
 
-def _check_target(passage: Passage, first: int, length: int, subject_last: int | None) -> None:
-    if first == length:
+def _target_first(
+    passage: Passage, spans: Sequence[tuple[int, int]], subject_last: int | None
+) -> int:
+    """The first token with a character of the target, or of the joint alone; the end if no target.
+
+    A token that merges the prompt's end with the joint is the prompt's, one that merges it with
+    the target itself is the target's.
+    """
+    if passage.target is None:
+        return len(spans)
+    start, before = passage.target[0], passage.target[0] - passage.joint
+    first = next(
+        (
+            i
+            for i, (left, right) in enumerate(spans)
+            if right > (before if left >= before else start)
+        ),
+        None,
+    )
+    if first is None:
         raise FactsError(f"the tokenizer leaves nothing of the target in {passage.text!r}")
     if first == 0 or (subject_last is not None and first <= subject_last):
         raise FactsError(
             f"the tokenizer merges the target into what stands before it in {passage.text!r}",
             hint="end the prompt with a word after {}",
         )
+    return first
 
 
 def pad(encodings: Sequence[Encoded], pad_id: int, side: Literal["left", "right"]) -> Batch:
