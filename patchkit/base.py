@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from patchkit.errors import CheckpointError, UnsupportedModel
+from patchkit.models import atlas_path
 from patchkit.tensors.checkpoint import Checkpoint
 
 ATLAS = "atlas"
@@ -109,7 +110,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def _atlas() -> Path:
-    folder = Path(__file__).parent / "models" / ATLAS
+    folder = atlas_path()
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             "the embedded model atlas is missing from this installation",

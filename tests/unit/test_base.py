@@ -72,7 +72,7 @@ def test_a_named_dtype_is_kept(folder: Path) -> None:
 def test_what_cannot_be_had_is_refused(folder: Path, options: dict[str, str]) -> None:
     if "device" in options and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    with pytest.raises(UnsupportedModel, match="is not one of|no CUDA device"):
+    with pytest.raises(UnsupportedModel, match=r"is not one of|no CUDA device"):
         load_model(folder, **options)
 
 

@@ -1,0 +1,206 @@
+"""Patches on a model in memory, and exactly off again.
+
+    handle = apply(model, patch)      # or: with applied(model, patch): ...
+    handle.revert()                   # the very bits that were there before
+
+The edited weights are those that `patchkit apply` would have written: fp64 arithmetic, one cast to
+the type in which the base is stored, then the type of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from patchkit.errors import BaseMismatch, InvariantError, UnsupportedModel
+from patchkit.factors.action import Factor, dense
+from patchkit.patch.metadata import TensorMeta
+from patchkit.patch.parts import tensor_bytes
+from patchkit.patch.patch import Patch
+from patchkit.tensors.checkpoint import Checkpoint
+from patchkit.tensors.digests import bytes_digest
+from patchkit.tensors.layout import Site, locate
+from patchkit.tensors.torch_dtypes import torch_dtype
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Swap:
+    """One weight: the parameter, what it held before, and what it holds while patched."""
+
+    name: str
+    parameter: nn.Parameter
+    before: Tensor
+    after: Tensor
+
+    def stands(self) -> bool:
+        """Whether the parameter still holds what was put there, perhaps on another device."""
+        now = self.parameter.detach()
+        if now.data_ptr() == self.after.data_ptr():
+            return True
+        same = now.shape == self.after.shape and now.dtype == self.after.dtype
+        return same and torch.equal(now.to(self.after.device), self.after)
+
+
+class Handle:
+    """Patches that are applied to a model; `revert` takes them off.
+
+    Handles of one model are a stack: the last applied is reverted first.
+    """
+
+    def __init__(self, swaps: Sequence[_Swap]) -> None:
+        """Take what `apply` has swapped in."""
+        self._swaps: tuple[_Swap, ...] | None = tuple(swaps)
+
+    @property
+    def active(self) -> bool:
+        """Whether the patches are still on the model."""
+        return self._swaps is not None
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Checkpoint names of the edited tensors; none once reverted."""
+        return tuple(swap.name for swap in self._swaps or ())
+
+    def revert(self) -> None:
+        """Put the original weights back, bit for bit; a second call does nothing.
+
+        Raises InvariantError, and changes nothing, when a weight no longer is what this handle
+        put there.
+        """
+        for swap in self._swaps or ():
+            if not swap.stands():
+                raise InvariantError(
+                    f"{swap.name} was changed after this patch was applied, so taking the patch "
+                    "off would lose that change",
+                    hint="revert the patches that were applied later first",
+                    details={"tensor": swap.name},
+                )
+        for swap in self._swaps or ():
+            swap.parameter.data = swap.before.to(swap.parameter.device)
+        self._swaps = None
+
+
+def apply(
+    model: PreTrainedModel,
+    patches: Patch | Sequence[Patch],
+    *,
+    checkpoint: Checkpoint | None = None,
+    allow_other_base: bool = False,
+) -> Handle:
+    """Change the weights of `model` as the patches say, first to last, rounding once.
+
+    Patches made on top of others are given together with those. The base is recognised by the
+    digests of `checkpoint`'s tensors, or without it by the model's own weights cast to the type in
+    which the base is stored. Raises BaseMismatch (other weights, shapes, or a patch that is
+    missing before another) and UnsupportedModel; the model is then as it was.
+    """
+    stack = (patches,) if isinstance(patches, Patch) else tuple(patches)
+    _check_order(stack)
+    plans = _plans(stack)
+    found = locate(model, plans)
+    swaps = []
+    for name, (meta, factors) in plans.items():
+        parameter = _parameter(model, found[name], meta)
+        if not allow_other_base:
+            _check_base(name, meta, parameter, checkpoint)
+        stored = dense(parameter.detach(), factors, meta.layout).to(torch_dtype(meta.dtype))
+        swaps.append(_Swap(name, parameter, parameter.data, stored.to(parameter.dtype)))
+    for swap in swaps:
+        swap.parameter.data = swap.after
+    return Handle(swaps)
+
+
+@contextmanager
+def applied(
+    model: PreTrainedModel,
+    patches: Patch | Sequence[Patch],
+    *,
+    checkpoint: Checkpoint | None = None,
+    allow_other_base: bool = False,
+) -> Iterator[Handle]:
+    """Apply patches for the length of a `with` block; arguments and errors as in `apply`."""
+    handle = apply(model, patches, checkpoint=checkpoint, allow_other_base=allow_other_base)
+    try:
+        yield handle
+    finally:
+        handle.revert()
+
+
+def _check_order(stack: Sequence[Patch]) -> None:
+    """Each patch needs those it was made on before it, in their order."""
+    if not any(patch.metadata.after for patch in stack):
+        return
+    before: list[str] = []
+    for patch in stack:
+        rest = iter(before)
+        missing = [digest for digest in patch.metadata.after if digest not in rest]
+        if missing:
+            raise BaseMismatch(
+                f"a patch was made on top of {missing[0][:15]}…, which does not come before it",
+                hint="give the patches it was made on first, in their order",
+                details={"expected": list(patch.metadata.after), "found": list(before)},
+            )
+        leaves = [leaf.digest for leaf in patch.metadata.leaves]
+        before.extend(leaves or [patch.digest])
+
+
+def _plans(stack: Sequence[Patch]) -> dict[str, tuple[TensorMeta, tuple[Factor, ...]]]:
+    """The factors of all patches by tensor, in order; BaseMismatch when their bases differ."""
+    plans: dict[str, tuple[TensorMeta, tuple[Factor, ...]]] = {}
+    for patch in stack:
+        for name, meta in patch.metadata.tensors.items():
+            first, factors = plans.get(name, (meta, ()))
+            if first.base_sha256 != meta.base_sha256:
+                raise _mismatch(
+                    f"the patches were made for different weights of {name}",
+                    first.base_sha256,
+                    meta.base_sha256,
+                )
+            plans[name] = (first, factors + patch.factors[name])
+    return plans
+
+
+def _parameter(model: PreTrainedModel, site: Site, meta: TensorMeta) -> nn.Parameter:
+    weight = model.get_submodule(site.module).weight
+    if (site.shape, site.layout) != (meta.shape, meta.layout):
+        raise _mismatch(
+            f"{site.tensor} is {site.layout} {site.shape} in the model and {meta.layout} "
+            f"{meta.shape} in the patch",
+            f"{meta.layout} {meta.shape}",
+            f"{site.layout} {site.shape}",
+        )
+    if not isinstance(weight, nn.Parameter) or weight.is_meta:
+        raise UnsupportedModel(
+            f"the weights of {site.module} are not in memory",
+            hint="load the model without offloading",
+        )
+    return weight
+
+
+def _check_base(
+    name: str, meta: TensorMeta, parameter: nn.Parameter, checkpoint: Checkpoint | None
+) -> None:
+    if checkpoint is not None:
+        found = checkpoint.digest(name)
+    else:
+        found = bytes_digest(tensor_bytes(parameter.to(torch_dtype(meta.dtype))))
+    if found != meta.base_sha256:
+        raise _mismatch(
+            f"the patch was made for other weights: {name} has digest {found[:15]}…, and "
+            f"{meta.base_sha256[:15]}… is recorded",
+            meta.base_sha256,
+            found,
+        )
+
+
+def _mismatch(message: str, expected: str, found: str) -> BaseMismatch:
+    return BaseMismatch(
+        message,
+        hint="load the base the patch was made for, in the type it is stored in, unpatched",
+        details={"expected": expected, "found": found},
+    )
