@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 import torch
 from torch import Tensor
 
-from patchkit.errors import FormatError
 from patchkit.factors.action import Factor
 from patchkit.factors.additive import Additive
 from patchkit.factors.rotation import Rotation
-from patchkit.patch.metadata import FactorMeta
+from patchkit.patch.metadata import FactorMeta, PatchMetadata
 from patchkit.patch.packing import part_name
-from patchkit.patch.reader import PatchInfo
+from patchkit.tensors.header import Header, TensorInfo
 from patchkit.tensors.source import ByteSource
 from patchkit.tensors.torch_dtypes import torch_dtype
 
@@ -40,32 +40,34 @@ def tensor_bytes(t: Tensor) -> bytes:
     return flat.numpy().tobytes()
 
 
-def read_factors(source: ByteSource, info: PatchInfo, name: str) -> tuple[Factor, ...]:
-    """Read the factors of one tensor; FormatError if a value is not finite."""
-    tensor = info.metadata.tensors[name]
-    return tuple(
-        _read_factor(source, info, name, index, meta) for index, meta in enumerate(tensor.factors)
-    )
+def values_not_finite(factors: Iterable[Factor]) -> int:
+    """Count the values of factors that are infinite or not a number."""
+    parts = [part for factor in factors for part in factor_parts(factor).values()]
+    return sum(int((~torch.isfinite(part)).sum()) for part in parts)
 
 
-def _read_factor(
-    source: ByteSource, info: PatchInfo, name: str, index: int, meta: FactorMeta
-) -> Factor:
-    tensor = info.metadata.tensors[name]
-    parts = {
-        part: _read_tensor(source, info, part_name(name, index, part))
-        for part in meta.parts(tensor.d_out, tensor.d_in)
-    }
+def read_factors(
+    source: ByteSource, metadata: PatchMetadata, header: Header, name: str
+) -> tuple[Factor, ...]:
+    """Read the factors of one tensor as they are stored, finite or not."""
+    tensor = metadata.tensors[name]
+    factors = []
+    for index, meta in enumerate(tensor.factors):
+        parts = {
+            part: _read_tensor(source, header.tensors[part_name(name, index, part)])
+            for part in meta.parts(tensor.d_out, tensor.d_in)
+        }
+        factors.append(_factor(meta, parts))
+    return tuple(factors)
+
+
+def _factor(meta: FactorMeta, parts: dict[str, Tensor]) -> Factor:
     if meta.side is None:
         return Additive(l=parts["l"], f=parts["f"])
     return Rotation(side=meta.side, x=parts["x"], y=parts["y"])
 
 
-def _read_tensor(source: ByteSource, info: PatchInfo, name: str) -> Tensor:
-    entry = info.header.tensors[name]
+def _read_tensor(source: ByteSource, info: TensorInfo) -> Tensor:
     # A bytearray, because torch warns about memory that cannot be written to.
-    data = bytearray(source.read(entry.start, entry.end))
-    values = torch.frombuffer(data, dtype=torch_dtype(entry.dtype)).reshape(entry.shape)
-    if not bool(torch.isfinite(values).all()):
-        raise FormatError(f"{source.name} cannot be used: {name} holds values that are not finite")
-    return values
+    data = bytearray(source.read(info.start, info.end))
+    return torch.frombuffer(data, dtype=torch_dtype(info.dtype)).reshape(info.shape)

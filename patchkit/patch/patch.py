@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchkit import __version__
-from patchkit.errors import InvariantError
+from patchkit.errors import FormatError, InvariantError
 from patchkit.factors.action import Factor
 from patchkit.patch import packing
 from patchkit.patch.drafts import Storage, TensorDraft
 from patchkit.patch.metadata import BaseMeta, FactsMeta, Leaf, PatchMetadata
 from patchkit.patch.packing import FACTS, Slot, part_name
-from patchkit.patch.parts import factor_meta, factor_parts, read_factors, tensor_bytes
+from patchkit.patch.parts import (
+    factor_meta,
+    factor_parts,
+    read_factors,
+    tensor_bytes,
+    values_not_finite,
+)
 from patchkit.patch.reader import as_source, read_info
 from patchkit.patch.writing import write_atomically
 from patchkit.tensors.digests import bytes_digest
@@ -40,7 +46,14 @@ class Patch:
         """Read a file, bytes or any other source; FormatError unless all of it is in order."""
         source = as_source(source)
         info = read_info(source)
-        factors = {name: read_factors(source, info, name) for name in info.metadata.tensors}
+        factors = {}
+        for name in info.metadata.tensors:
+            factors[name] = read_factors(source, info.metadata, info.header, name)
+            if count := values_not_finite(factors[name]):
+                raise FormatError(
+                    f"{source.name} cannot be used: the factors of {name} hold {count} values "
+                    "that are not finite"
+                )
         return cls(info.metadata, factors, info.facts_jsonl)
 
     @property
