@@ -12,10 +12,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from patchkit.errors import CheckpointError, FormatError
+from patchkit.models import atlas_path
 from patchkit.tensors.digests import json_digest, sha256_of_range
 from patchkit.tensors.header import Header, TensorInfo, read_header
 from patchkit.tensors.source import FileSource
 
+ATLAS = "atlas"
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -38,7 +40,7 @@ class Entry:
 class Checkpoint:
     """The files of one model: `tensors` by checkpoint name, `shards` by file name.
 
-    `repo` and `revision` say where the folder came from, None for a plain local folder.
+    `repo` is "atlas" for the embedded model; `repo` and `revision` are None for a local folder.
     """
 
     path: Path
@@ -66,6 +68,8 @@ class Checkpoint:
         shards, places = _read_shards(path)
         tensors = {name: _entry(path, shards, name, shard) for name, shard in places.items()}
         _refuse_quantised(path, config, tensors)
+        if repo is None and path.resolve() == atlas_path().resolve():
+            repo = ATLAS
         return cls(path, config, shards, tensors, repo, revision)
 
     @property

@@ -1,0 +1,214 @@
+"""What applying patches to a folder would do, known from headers alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchkit.apply.lock import root_of
+from patchkit.errors import BaseMismatch
+from patchkit.patch.metadata import PatchMetadata, TensorMeta
+from patchkit.patch.reader import PatchInfo, read_info
+from patchkit.tensors.checkpoint import Checkpoint, Entry
+from patchkit.tensors.rewrite import JOURNAL, LOCK
+
+_MEMORY = 300_000_000
+_MEMORY_DIMENSIONS = 512
+# Formats that would keep the base's facts beside patched weights, or run code when loaded.
+_OTHER_WEIGHTS = frozenset({
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".onnx",
+    ".onnx_data", ".h5", ".msgpack", ".tflite", ".mlmodel", ".npz", ".ot",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPatch:
+    """A patch to apply, and what it says about itself."""
+
+    path: Path
+    info: PatchInfo
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """A tensor to edit: where it is, and which patches (by position) have factors for it."""
+
+    name: str
+    entry: Entry
+    patches: tuple[int, ...]
+    dimensions: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are overwritten."""
+        return self.entry.info.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyPlan:
+    """What is written and what is copied; all sizes in bytes.
+
+    `checkpoint` is the root base, `patches` all patches in order, those that the folder carries
+    already first. `rewritten` and `cloned` are shards, `others` files that are copied, `left_out`
+    files that are not: pickles, and weights in other formats, which would stay unpatched.
+    """
+
+    checkpoint: Checkpoint
+    patches: tuple[PlannedPatch, ...]
+    tensors: tuple[PlannedTensor, ...]
+    rewritten: tuple[str, ...]
+    cloned: tuple[str, ...]
+    others: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def bytes_changed(self) -> int:
+        """Bytes of the edited tensors, also what a disk with reflinks has to hold anew."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes of the output, what a disk without reflinks has to hold anew."""
+        names = (*self.rewritten, *self.cloned, *self.others)
+        return sum((self.checkpoint.path / name).stat().st_size for name in names)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most memory that applying takes above an interpreter with torch loaded.
+
+        300 MB, and for a tensor whose factors span m > 512 dimensions 8·d·m on top.
+        """
+        above = (
+            8 * max(tensor.entry.info.shape) * tensor.dimensions
+            for tensor in self.tensors
+            if tensor.dimensions > _MEMORY_DIMENSIONS
+        )
+        return _MEMORY + max(above, default=0)
+
+
+def plan_apply(
+    base: str | Path, patches: Sequence[str | Path], *, allow_other_base: bool = False
+) -> ApplyPlan:
+    """Plan the application of patches, in order, to a local checkpoint folder.
+
+    A folder that carries patches already is planned from its root base with those patches first,
+    so that weights are rounded once. Raises BaseMismatch for a tensor of another shape or type or,
+    unless `allow_other_base`, a predecessor that is missing or out of order; FormatError and
+    CheckpointError for unusable files; ValueError when there is no patch.
+    """
+    if not patches:
+        raise ValueError("there is no patch to apply")
+    root, earlier = root_of(Path(base))
+    checkpoint = Checkpoint.open(root)
+    planned = tuple(PlannedPatch(path, read_info(path)) for path in (*earlier, *map(Path, patches)))
+    if not allow_other_base:
+        _check_order(planned)
+    tensors = _tensors(checkpoint, planned)
+    touched = {tensor.entry.shard for tensor in tensors}
+    others, left_out = _files(checkpoint)
+    return ApplyPlan(
+        checkpoint=checkpoint,
+        patches=planned,
+        tensors=tensors,
+        rewritten=tuple(name for name in checkpoint.shards if name in touched),
+        cloned=tuple(name for name in checkpoint.shards if name not in touched),
+        others=others,
+        left_out=left_out,
+    )
+
+
+def _tensors(checkpoint: Checkpoint, patches: Sequence[PlannedPatch]) -> tuple[PlannedTensor, ...]:
+    """Edited tensors in the order of their places on the disk."""
+    users: dict[str, list[int]] = {}
+    for index, patch in enumerate(patches):
+        for name, meta in patch.info.metadata.tensors.items():
+            _check_shape(checkpoint, name, meta)
+            earlier = users.setdefault(name, [])
+            if earlier:
+                _check_layout(patches[earlier[0]], patch, name)
+            earlier.append(index)
+    found = [
+        PlannedTensor(
+            name,
+            checkpoint.tensor(name),
+            tuple(indices),
+            sum(_dimensions(patches[i].info.metadata.tensors[name]) for i in indices),
+        )
+        for name, indices in users.items()
+    ]
+    return tuple(sorted(found, key=lambda tensor: (tensor.entry.shard, tensor.entry.info.start)))
+
+
+def _dimensions(meta: TensorMeta) -> int:
+    """Columns of all factor bases together: two for each plane of a rotation."""
+    return sum(factor.rank * (2 if factor.kind == "rotation" else 1) for factor in meta.factors)
+
+
+def _check_shape(checkpoint: Checkpoint, name: str, meta: TensorMeta) -> None:
+    info = checkpoint.tensor(name).info
+    expected, found = (tuple(meta.shape), meta.dtype), (info.shape, info.dtype)
+    if expected != found:
+        raise BaseMismatch(
+            f"the patch was made for another base: {name} should be "
+            f"{_described(*expected)}, and {checkpoint.path} has {_described(*found)}",
+            hint="patchkit inspect PATCH shows its base",
+            details={"tensor": name, "expected": list(expected), "found": list(found)},
+        )
+
+
+def _check_layout(first: PlannedPatch, second: PlannedPatch, name: str) -> None:
+    layouts = [patch.info.metadata.tensors[name].layout for patch in (first, second)]
+    if layouts[0] != layouts[1]:
+        raise BaseMismatch(
+            f"the patches disagree on how {name} is stored: {layouts[0]} in {first.path.name}, "
+            f"{layouts[1]} in {second.path.name}",
+            details={"tensor": name, "expected": layouts[0], "found": layouts[1]},
+        )
+
+
+def _described(shape: tuple[int, ...], dtype: str) -> str:
+    return f"{'x'.join(map(str, shape)) or 'a number'} {dtype}"
+
+
+def _check_order(patches: Sequence[PlannedPatch]) -> None:
+    """BaseMismatch unless each patch finds its predecessors before it, in their order."""
+    before: list[str] = []
+    for patch in patches:
+        _check_after(patch, before)
+        before += leaf_digests(patch.info)
+
+
+def leaf_digests(info: PatchInfo) -> list[str]:
+    """Digests of the edited patches that a patch consists of, usually its own."""
+    return [leaf.digest for leaf in info.metadata.leaves] or [info.digest]
+
+
+def _check_after(patch: PlannedPatch, before: Sequence[str]) -> None:
+    metadata: PatchMetadata = patch.info.metadata
+    remaining = iter(before)
+    for digest in metadata.after:
+        if digest not in remaining:
+            state = "comes too late" if digest in before else "is missing"
+            raise BaseMismatch(
+                f"{patch.path.name} was made on top of patch {digest[:15]}…, which {state}",
+                hint="name all patches in the order in which they were made",
+                details={"expected": list(metadata.after), "found": list(before)},
+            )
+
+
+def _files(checkpoint: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Files of the folder that are no shards: those to copy, and those to leave out."""
+    copied: list[str] = []
+    left_out: list[str] = []
+    for folder, folders, names in os.walk(checkpoint.path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            relative = path.relative_to(checkpoint.path).as_posix()
+            if relative in checkpoint.shards or name.startswith(".") or name in (LOCK, JOURNAL):
+                continue
+            ordinary = path.is_file() and path.suffix not in _OTHER_WEIGHTS
+            (copied if ordinary else left_out).append(relative)
+    return tuple(copied), tuple(left_out)

@@ -1,0 +1,88 @@
+"""Small checkpoints on disk, and patches for them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from patchkit.factors.action import Factor
+from patchkit.factors.additive import Additive
+from patchkit.factors.rotation import Rotation
+from patchkit.patch.metadata import BaseMeta
+from patchkit.patch.patch import Patch, TensorDraft, build_patch
+from patchkit.tensors.checkpoint import Checkpoint
+
+D_OUT, D_IN = 12, 20
+LINEAR = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(3)]
+CONV = [f"h.{layer}.mlp.c_proj.weight" for layer in range(3)]
+
+
+def weights(dtype: torch.dtype, *, conv: bool = False, seed: int = 0) -> dict[str, Tensor]:
+    """Three editable matrices among others."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (D_IN, D_OUT) if conv else (D_OUT, D_IN)
+    tensors = {"embed.weight": torch.randn(7, D_OUT, generator=generator)}
+    for name in CONV if conv else LINEAR:
+        tensors[name] = torch.randn(*shape, generator=generator)
+        tensors[name.replace("weight", "bias")] = torch.randn(D_OUT, generator=generator)
+    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+
+def write_folder(folder: Path, tensors: Mapping[str, Tensor], *, shards: int = 1) -> Path:
+    """Write a checkpoint as save_pretrained lays it out, with a tokenizer file beside it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "llama", "hidden_size": 12}')
+    (folder / "tokenizer.json").write_text("{}")
+    if shards == 1:
+        save_file(dict(tensors), folder / "model.safetensors", {"format": "pt"})
+        return folder
+    places = {}
+    names = list(tensors)
+    for index in range(shards):
+        file = f"model-{index + 1:05}-of-{shards:05}.safetensors"
+        part = {name: tensors[name] for name in names[index::shards]}
+        save_file(part, folder / file, {"format": "pt"})
+        places |= dict.fromkeys(part, file)
+    index_json = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index_json))
+    return folder
+
+
+def rotation(side: str, size: int, seed: int, rank: int = 2) -> Rotation:
+    """A rotation of some tenths of a radian."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(2, size, rank, generator=generator) / size**0.5
+    return Rotation(side, x, y)  # type: ignore[arg-type]
+
+
+def additive(seed: int, rank: int = 2) -> Additive:
+    """An additive factor of the size of the weights."""
+    generator = torch.Generator().manual_seed(seed)
+    return Additive(
+        torch.randn(D_OUT, rank, generator=generator) / 4,
+        torch.randn(rank, D_IN, generator=generator) / 4,
+    )
+
+
+def write_patch(
+    path: Path,
+    base: Path,
+    factors: Mapping[str, Sequence[Factor]],
+    *,
+    after: Sequence[str] = (),
+) -> str:
+    """Write a patch for a folder; return its digest."""
+    checkpoint = Checkpoint.open(base)
+    drafts = {}
+    for name, ordered in factors.items():
+        info = checkpoint.tensor(name).info
+        layout = "conv1d" if "c_proj" in name else "linear"
+        drafts[name] = TensorDraft(
+            (info.shape[0], info.shape[1]), info.dtype, layout, checkpoint.digest(name), ordered
+        )
+    meta = BaseMeta(checkpoint.repo, None, checkpoint.config_digest)
+    patch: Patch = build_patch(meta, drafts, None, {}, "test", {}, after)
+    return patch.write(path)
