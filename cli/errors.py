@@ -19,17 +19,15 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NEGATIVE = 3
-    LOGIN = 4
     BUG = 70
     INTERRUPTED = 130
 
 
 EXIT_MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.DONE: "done, verdict good",
-    ExitCode.FAILED: "a failure that has a sentence: bad input, wrong base, full disk",
+    ExitCode.FAILED: "expected failure",
     ExitCode.USAGE: "wrong usage",
-    ExitCode.NEGATIVE: "ran fine, verdict negative",
-    ExitCode.LOGIN: "authentication needed",
+    ExitCode.NEGATIVE: "negative verdict",
     ExitCode.BUG: "a bug in patchkit",
     ExitCode.INTERRUPTED: "interrupted",
 }
@@ -49,7 +47,7 @@ class Failure:
 
 
 def explain(error: BaseException) -> Failure:
-    """The failure that `error` is shown as; anything unknown is a bug with its traceback in a file."""
+    """What `error` is shown as; anything unknown is a bug, its traceback kept in a file."""
     if isinstance(error, FactsError):
         return _facts_failure(error)
     if isinstance(error, PatchkitError):
@@ -67,8 +65,9 @@ def explain(error: BaseException) -> Failure:
 
 
 def _library_failure(error: PatchkitError) -> Failure:
-    compared = [key for key in ("expected", "found") if key in error.details]
-    lines = tuple(f"{key:8}  {error.details[key]}" for key in compared) if len(compared) == 2 else ()
+    lines: tuple[str, ...] = ()
+    if {"expected", "found"} <= error.details.keys():
+        lines = tuple(f"{key:8}  {error.details[key]}" for key in ("expected", "found"))
     return Failure(
         error.message, error.code, hint=error.hint, lines=lines, details=dict(error.details)
     )

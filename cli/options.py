@@ -15,7 +15,10 @@ PatchArgument = Annotated[
 BaseOption = Annotated[
     str,
     typer.Option(
-        "--base", metavar="REF", help="Base model: a local folder, or atlas.", rich_help_panel="Input"
+        "--base",
+        metavar="REF",
+        help="Base model: a local folder, or atlas.",
+        rich_help_panel="Input",
     ),
 ]
 FormatOption = Annotated[

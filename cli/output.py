@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import IO, Literal
+from typing import Literal, TextIO
 
 import typer
 from rich.cells import cell_len
@@ -20,7 +20,7 @@ from .errors import ExitCode, Failure
 Mode = Literal["human", "json", "quiet"]
 
 _ASCII = str.maketrans(
-    {"✓": "ok", "✗": "failed", "×": "x", "≤": "<=", "≥": ">=", "…": "...", "°": " deg", "→": "->"}  # noqa: RUF001
+    {"✓": "ok", "✗": "failed", "×": "x", "≤": "<=", "≥": ">=", "…": "...", "°": " deg", "→": "->"}
 )
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
 
@@ -183,25 +183,25 @@ def _padded(text: str, width: int, right: bool = False) -> str:
     return space + text if right else text + space
 
 
-def _write_json(stream: IO[str], data: Mapping[str, object]) -> None:
+def _write_json(stream: TextIO, data: Mapping[str, object]) -> None:
     print(to_json(data, stream.encoding or "utf-8"), file=stream, flush=True)
 
 
-def _write(stream: IO[str], text: str, style: str = "") -> None:
+def _write(stream: TextIO, text: str, style: str = "") -> None:
     _console(stream).print(Text(_encodable(escaped(text), stream), style), soft_wrap=True)
 
 
-def _write_marked(stream: IO[str], mark: str, style: str, text: str) -> None:
+def _write_marked(stream: TextIO, mark: str, style: str, text: str) -> None:
     marked = Text(_encodable(mark, stream), style)
     marked.append(" " + _encodable(escaped(text), stream), "default")
     _console(stream).print(marked, soft_wrap=True)
 
 
-def _console(stream: IO[str]) -> Console:
+def _console(stream: TextIO) -> Console:
     return Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
-def _encodable(text: str, stream: IO[str]) -> str:
+def _encodable(text: str, stream: TextIO) -> str:
     """`text` in what `stream` can encode: plain letters for the symbols, escapes for the rest."""
     encoding = stream.encoding or "utf-8"
     try:

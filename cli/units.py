@@ -45,7 +45,7 @@ def short(digest: str) -> str:
 
 def shape(sizes: Sequence[int]) -> str:
     """`4096×14336`."""
-    return "×".join(map(str, sizes))  # noqa: RUF001
+    return "×".join(map(str, sizes))
 
 
 def some(values: Sequence[object], limit: int = 10) -> str:

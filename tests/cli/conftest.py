@@ -1,61 +1,18 @@
 """One fixture that runs a command in every mode and compares what comes out."""
 
-import json as json_module
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from patchkit_cli.main import app
-
-_VOLATILE = (
-    (re.compile(r"\b\d+(\.\d)?s\b"), "0.0s"),
-    (re.compile(r"\b[0-9a-f]{64}\b"), "<64 hex>"),
-    (re.compile(r"\b[0-9a-f]{8}…"), "<8 hex>…"),
-)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one run left behind."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The object printed with `--json`, wherever it went."""
-        lines = [line for line in (self.stdout + self.stderr).splitlines() if line[:1] == "{"]
-        assert len(lines) == 1, self
-        data = json_module.loads(lines[0])
-        assert isinstance(data, dict)
-        return data
-
-
-def run(*args: str | Path, env: Mapping[str, str] | None = None) -> Ran:
-    """Run `patchkit` with these arguments, 80 columns wide."""
-    clean = {"COLUMNS": "80", "NO_COLOR": "1", "PATCHKIT_NO_PROGRESS": "1"}
-    result = CliRunner().invoke(app, [str(arg) for arg in args], env={**clean, **(env or {})})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Ran(result.exit_code, result.stdout, result.stderr)
-
-
-def steady(text: str) -> str:
-    """`text` with times and digests replaced, trailing space and outer blank lines dropped."""
-    for pattern, replacement in _VOLATILE:
-        text = pattern.sub(replacement, text)
-    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+from patchkit.patch.patch import Patch
+from tests.cli.helpers import Check, Ran, make_patch, run, steady
+from tests.unit.models.factory import save_tiny
 
 
 @pytest.fixture(autouse=True)
-def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder with a cache and temporary files of its own."""
     (tmp_path / "work").mkdir()
     (tmp_path / "tmp").mkdir()
@@ -63,10 +20,27 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     monkeypatch.delenv("PATCHKIT_DEBUG", raising=False)
-    yield
 
 
-Check = Callable[..., Ran]
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama in three shards, to be read only."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_tiny("llama2", folder, max_shard_size=60_000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(base: Path) -> Patch:
+    """A patch of one rotation of rank 2 for `base`, carrying FACTS."""
+    return make_patch(base)
+
+
+@pytest.fixture
+def patch(made: Patch) -> Path:
+    """`made` as a file in the working folder."""
+    made.write("my.patch.safetensors")
+    return Path("my.patch.safetensors")
 
 
 @pytest.fixture

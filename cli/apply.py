@@ -1,0 +1,153 @@
+"""`patchkit apply`: a patched copy of a checkpoint folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import JsonFlag, QuietFlag, YesFlag
+from .output import Out
+from .progress import shown
+from .units import count, duration, size, some
+
+if TYPE_CHECKING:
+    from patchkit.apply import ApplyPlan, ApplyReport
+
+EXAMPLES = (
+    "patchkit apply atlas capitals.patch.safetensors -o ./patched --dry-run",
+    "patchkit apply ./Llama-3.1-8B capitals.patch.safetensors -o ./patched",
+)
+
+BaseArgument = Annotated[
+    str,
+    typer.Argument(metavar="BASE", help="A checkpoint folder, or atlas.", show_default=False),
+]
+PatchesArgument = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATCH...", help="Patches, applied in order.", show_default=False),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FOLDER",
+        help="Folder to write; ./<base>-patched by default.",
+        rich_help_panel="Output",
+        show_default=False,
+    ),
+]
+DryRunFlag = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only say what would be written.", rich_help_panel="Output"),
+]
+OtherBaseFlag = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-base",
+        help="Also on weights the patch was not made for.",
+        rich_help_panel="Input",
+    ),
+]
+
+
+def apply(
+    base: BaseArgument,
+    patches: PatchesArgument,
+    out_folder: OutOption = None,
+    dry_run: DryRunFlag = False,
+    allow_other_base: OtherBaseFlag = False,
+    yes: YesFlag = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Write a patched copy of a checkpoint."""
+    from patchkit.apply import apply_patches, plan_apply
+    from patchkit.base import resolve_base
+
+    out = Out.choose("apply", json=json, quiet=quiet)
+    source = resolve_base(base)
+    target = out_folder or Path(f"{source.resolve().name}-patched")
+    if dry_run:
+        plan = plan_apply(source, patches, allow_other_base=allow_other_base)
+        _show_plan(out, plan, target)
+        out.result(_plan_data(plan, target), quiet=str(target))
+        return
+    with shown(out) as progress:
+        report = apply_patches(
+            source,
+            patches,
+            target,
+            allow_other_base=allow_other_base,
+            overwrite=yes,
+            progress=progress,
+        )
+    _show(out, report, target)
+    out.result(_data(report, target), quiet=str(target))
+
+
+def _show_plan(out: Out, plan: "ApplyPlan", target: Path) -> None:
+    shards = len(plan.rewritten) + len(plan.cloned)
+    tensors = count(len(plan.tensors), "tensor")
+    changed, total = size(plan.bytes_changed), size(plan.bytes_total)
+    out.line(f"Would write {target}")
+    out.fields(
+        {
+            "rewrite": f"{len(plan.rewritten)} of {count(shards, 'shard')}"
+            f" ({tensors}, {changed} of {total} changed)",
+            "copy": f"{count(len(plan.cloned), 'shard')}, {count(len(plan.others), 'other file')}",
+            "leave out": some(plan.left_out) or None,
+            "disk": f"{total} new ({changed} where the disk shares blocks)",
+            "memory": f"at most {size(plan.memory_bytes)} above torch",
+        }
+    )
+
+
+def _plan_data(plan: "ApplyPlan", target: Path) -> dict[str, object]:
+    return {
+        "dry_run": True,
+        "out": str(target),
+        "patches": [patch.info.digest for patch in plan.patches],
+        "tensors_changed": len(plan.tensors),
+        "tensors_total": len(plan.checkpoint.tensors),
+        "shards": {"rewritten": len(plan.rewritten), "unchanged": len(plan.cloned)},
+        "left_out": plan.left_out,
+        "bytes_changed": plan.bytes_changed,
+        "bytes_total": plan.bytes_total,
+        "memory_bytes": plan.memory_bytes,
+    }
+
+
+def _show(out: Out, report: "ApplyReport", target: Path) -> None:
+    same = report.tensors_total - report.tensors_changed
+    out.done(f"wrote {target} in {duration(report.seconds)}")
+    out.fields(
+        {
+            "changed": f"{count(report.tensors_changed, 'tensor')} in"
+            f" {count(report.shards['rewritten'], 'shard')}; {same} byte-identical",
+            "left out": some(report.left_out) or None,
+            "lock": report.lock.name,
+        }
+    )
+    if report.other_base:
+        names = some(report.other_base, 3)
+        out.warn(f"the base is not the one the patch was made for ({names}): check its answers")
+    out.hint(f"patchkit verify {target}")
+
+
+def _data(report: "ApplyReport", target: Path) -> dict[str, object]:
+    return {
+        "dry_run": False,
+        "out": str(target),
+        "patches": report.patches,
+        "tensors_changed": report.tensors_changed,
+        "tensors_total": report.tensors_total,
+        "shards": dict(report.shards),
+        "left_out": report.left_out,
+        "other_base": report.other_base,
+        "bytes_changed": report.bytes_changed,
+        "bytes_written": report.bytes_written,
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "lock": str(report.lock),
+        "seconds": round(report.seconds, 3),
+    }
