@@ -113,11 +113,16 @@ def blocks(model: PreTrainedModel) -> list[nn.Module]:
     return list(cast(nn.ModuleList, layers))
 
 
+def trunk(model: PreTrainedModel) -> nn.Module:
+    """Give the decoder: token ids in, hidden states after `final_norm` out, no vocabulary."""
+    return _module(model, _family(model).trunk)
+
+
 def final_norm(model: PreTrainedModel) -> nn.Module:
     """Give what lies between the last decoder layer and the head, usually one norm."""
     family = _family(model)
-    trunk = _module(model, family.trunk)
-    parts = [getattr(trunk, name, None) for name in family.tail]
+    decoder = _module(model, family.trunk)
+    parts = [getattr(decoder, name, None) for name in family.tail]
     present = [part for part in parts if part is not None]
     return present[0] if len(present) == 1 else nn.Sequential(*present)
 

@@ -1,0 +1,1 @@
+"""A model and facts in, figures out; used while editing and by `evaluate`."""
