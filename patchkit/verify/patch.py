@@ -1,0 +1,113 @@
+"""Checks of one patch file, alone or against the base it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from patchkit.apply.lock import root_of
+from patchkit.errors import FormatError, InvariantError
+from patchkit.factors.action import Factor
+from patchkit.patch.metadata import FORMAT
+from patchkit.patch.parts import read_factors
+from patchkit.patch.reader import PatchLayout, as_source, find_damage, read_layout
+from patchkit.report import Check, Report
+from patchkit.tensors.checkpoint import Checkpoint
+from patchkit.tensors.digests import sha256_of_range
+from patchkit.tensors.source import ByteSource
+from patchkit.verify import verdicts
+from patchkit.verify.certificate import defect
+from patchkit.verify.measure import Measured, measure
+
+_NAMES = (
+    "digest", "finite", "orthogonality", "base-match", "norm", "condition", "rounding",
+)  # fmt: skip
+
+
+def verify_patch(
+    path: str | Path | bytes | ByteSource,
+    base: str | Path | None = None,
+    *,
+    deep: bool = False,
+) -> Report:
+    """Check format, digest, finite, orthogonality, base-match, norm, condition and rounding.
+
+    `base` is a checkpoint folder; a patched folder stands for the base it was made from. With it,
+    norm and condition are those of the edited weights in fp64, otherwise bounds that hold for any
+    weight; singular values of large matrices are computed only if `deep`. A damaged patch gives a
+    negative verdict, not an error: FormatError only if there is no such file, CheckpointError if
+    the base cannot be used.
+    """
+    source = as_source(path)
+    checkpoint = None if base is None else Checkpoint.open(root_of(Path(base))[0])
+    try:
+        layout = read_layout(source)
+    except FormatError as error:
+        return _unreadable(error.message)
+    factors = {
+        name: read_factors(source, layout.metadata, layout.header, name)
+        for name in layout.metadata.tensors
+    }
+    defects = {name: _defect(ordered) for name, ordered in factors.items()}
+    return Report((
+        Check("format", FORMAT, FORMAT, True),
+        verdicts.digest_check(
+            sha256_of_range(source, 0, source.size), tuple(find_damage(source, layout))
+        ),
+        verdicts.finite_check(factors),
+        verdicts.orthogonality_check(defects),
+        *_against(checkpoint, layout, factors, defects, deep),
+    ))  # fmt: skip
+
+
+def _against(
+    checkpoint: Checkpoint | None,
+    layout: PatchLayout,
+    factors: Mapping[str, Sequence[Factor]],
+    defects: verdicts.Outcome,
+    deep: bool,
+) -> tuple[Check, ...]:
+    if checkpoint is None:
+        return (
+            verdicts.needs_base("base-match", len(factors)),
+            verdicts.norm_check(defects, {}),
+            verdicts.condition_check(defects, {}),
+            verdicts.needs_base("rounding", verdicts.ROUNDING_LIMIT),
+        )
+    measured = {
+        name: reason if isinstance(reason := defects[name], str)
+        else _measured(checkpoint, layout, name, ordered, deep)
+        for name, ordered in factors.items()
+    }  # fmt: skip
+    return (
+        verdicts.base_match_check(checkpoint, layout),
+        verdicts.norm_check(defects, measured),
+        verdicts.condition_check(defects, measured),
+        verdicts.rounding_check(measured),
+    )
+
+
+def _defect(factors: Sequence[Factor]) -> float | str:
+    try:
+        return defect(factors)
+    except InvariantError as error:
+        return error.message
+
+
+def _measured(
+    checkpoint: Checkpoint,
+    layout: PatchLayout,
+    name: str,
+    factors: Sequence[Factor],
+    deep: bool,
+) -> Measured | str:
+    """Measure where the base has a tensor of the right shape and type."""
+    meta, entry = layout.metadata.tensors[name], checkpoint.tensors.get(name)
+    if entry is None or (entry.info.shape, entry.info.dtype) != (meta.shape, meta.dtype):
+        return "the base has no tensor of this name, shape and type"
+    return measure(checkpoint, name, meta, factors, deep=deep)
+
+
+def _unreadable(sentence: str) -> Report:
+    rest = (Check(name, None, None, False, "the file could not be read") for name in _NAMES)
+    return Report((Check("format", None, FORMAT, False, sentence), *rest))
