@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import apply, cache, facts, inspect
+from . import apply, cache, facts, inspect, verify
 from .errors import EXIT_MEANINGS, explain
 from .output import Out
 
@@ -21,6 +21,7 @@ SESSION = (
 GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] = {
     "Look": (
         ("inspect", inspect.inspect, inspect.EXAMPLES),
+        ("verify", verify.verify, verify.EXAMPLES),
         ("facts", facts.facts, facts.EXAMPLES),
     ),
     "Use": (("apply", apply.apply, apply.EXAMPLES),),

@@ -18,7 +18,7 @@ def quantity(count: float, unit: str) -> str:
     if unit in ("B", "bytes"):
         return size(count)
     number = f"{count:.0f}" if count == int(count) else f"{count:.3g}"
-    return f"{number} {unit}".rstrip()
+    return f"{number} {unit.removesuffix('s') if number == '1' else unit}".rstrip()
 
 
 def duration(seconds: float) -> str:

@@ -89,4 +89,4 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_counts() -> None:
     assert (count(1, "fact"), count(2, "fact")) == ("1 fact", "2 facts")
-    assert (quantity(3, "facts"), quantity(0.314, "facts")) == ("3 facts", "0.314 facts")
+    assert (quantity(1, "facts"), quantity(0.314, "facts")) == ("1 fact", "0.314 facts")

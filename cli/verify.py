@@ -1,0 +1,133 @@
+"""`patchkit verify`: named checks of a patch or a patched folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import JsonFlag, QuietFlag
+from .output import Out, Row
+from .progress import shown
+from .units import count, duration, short
+
+if TYPE_CHECKING:
+    from patchkit.report import Check, Report
+
+EXAMPLES = (
+    "patchkit verify capitals.patch.safetensors --base atlas",
+    "patchkit verify ./atlas-patched --json",
+)
+
+_STYLES = {"ok": "", "skipped": "dim", "FAILED": "red"}
+
+TargetArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PATCH|FOLDER", help="A patch, or a folder that apply wrote.", show_default=False
+    ),
+]
+BaseToCheck = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="REF",
+        help="Also check against this base: a local folder, or atlas.",
+        rich_help_panel="Input",
+        show_default=False,
+    ),
+]
+DeepFlag = Annotated[
+    bool,
+    typer.Option(
+        "--deep", help="Singular values of large matrices too.", rich_help_panel="Compute"
+    ),
+]
+
+
+def verify(
+    target: TargetArgument,
+    base: BaseToCheck = None,
+    deep: DeepFlag = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Check digests, orthogonality and norms."""
+    out = Out.choose("verify", json=json, quiet=quiet)
+    report = _report(target, base, deep, out)
+    _show(out, report)
+    passed = str(target) if report.ok else None
+    out.result(_data(target, report, out.seconds), quiet=passed, ok=report.ok)
+    out.verdict(report.ok)
+
+
+def _report(target: Path, base: str | None, deep: bool, out: Out) -> "Report":
+    from patchkit.verify import verify_folder, verify_patch
+
+    if target.is_dir():
+        if base is not None:
+            raise typer.BadParameter("--base goes with a patch; a folder's lock names its base")
+        with shown(out) as progress:
+            return verify_folder(target, progress=progress)
+    return verify_patch(target, base=None if base is None else _folder(base), deep=deep)
+
+
+def _folder(base: str) -> Path:
+    from patchkit.base import resolve_base
+
+    return resolve_base(base)
+
+
+def _show(out: Out, report: "Report") -> None:
+    out.table(("CHECK", "VALUE", "LIMIT", "VERDICT"), [_row(check) for check in report.checks])
+    failed, skipped = len(report.failed), len(report.skipped)
+    made = len(report.checks) - skipped
+    if failed:
+        out.failed(f"{failed} of {count(made, 'check')} failed")
+    else:
+        more = f", {skipped} skipped" if skipped else ""
+        out.done(f"{count(made, 'check')} passed{more} in {duration(out.seconds)}")
+
+
+def _row(check: "Check") -> Row:
+    verdict = "skipped" if check.skipped else "ok" if check.ok else "FAILED"
+    tensor = check.tensor if check.tensor and check.tensor not in check.detail else ""
+    note = "  ".join(text for text in (tensor, check.detail) if text)
+    return Row(
+        check.name,
+        _value(check.value),
+        _value(check.limit),
+        verdict,
+        note="" if verdict == "ok" else note,
+        style=_STYLES[verdict],
+    )
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    text = "—" if value is None else str(value)
+    return short(text) if text.startswith("sha256:") else text
+
+
+def _data(target: Path, report: "Report", seconds: float) -> dict[str, object]:
+    checks = [
+        {
+            "name": check.name,
+            "value": check.value,
+            "limit": check.limit,
+            "ok": check.ok,
+            "skipped": check.skipped,
+            "tensor": check.tensor,
+            "detail": check.detail,
+        }
+        for check in report.checks
+    ]
+    failed, skipped = len(report.failed), len(report.skipped)
+    return {
+        "target": str(target),
+        "checks": checks,
+        "passed": len(checks) - failed - skipped,
+        "failed": failed,
+        "skipped": skipped,
+        "seconds": seconds,
+    }
