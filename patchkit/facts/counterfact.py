@@ -1,17 +1,19 @@
 """CounterFact: the full schema of its authors and the flat one that EasyEdit ships.
 
 Full: `requested_rewrite` {prompt with `{}`, subject, target_new {str}, target_true {str}},
-`paraphrase_prompts`, `neighborhood_prompts` (other subjects whose right answer is target_true) and,
-as an extension, `same_subject_prompts` (a list of {prompt, target}). Attribute and generation
-prompts are not read. Flat: `prompt, target_new, ground_truth, subject, rephrase_prompt,
-locality_prompt, locality_ground_truth`; its rephrase_prompt is mostly a generation prompt.
+`paraphrase_prompts`, `neighborhood_prompts` (other subjects whose right answer is target_true).
+Attribute and generation prompts are not read. Two extensions: `neighborhood_targets`, an answer for
+each neighbourhood prompt, and `same_subject_prompts`, a list of {prompt, target}.
+
+Flat: `prompt, target_new, ground_truth, subject, rephrase_prompt, locality_prompt,
+locality_ground_truth`; its rephrase_prompt is mostly a generation prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from patchkit.facts.fact import Fact, Probe
+from patchkit.facts.fact import Fact, Probe, Problem, invalid
 from patchkit.facts.fields import Fields
 
 
@@ -33,10 +35,14 @@ def _full(fields: Fields) -> Fact:
     true = rewrite.inside("target_true").string("str")
     paraphrases = fields.strings("paraphrase_prompts")
     neighbors = fields.strings("neighborhood_prompts")
+    answers = fields.strings("neighborhood_targets") or (true,) * len(neighbors)
     same_subject = fields.probes("same_subject_prompts")
     identifier = fields.identifier("case_id")
     fields.check()
-    probes = tuple(Probe(neighbor, true) for neighbor in neighbors)
+    if len(answers) != len(neighbors):
+        message = f'"neighborhood_targets" has {len(answers)} answers for {len(neighbors)} prompts'
+        raise invalid(Problem(None, "neighborhood_targets", message))
+    probes = tuple(map(Probe, neighbors, answers))
     return Fact(subject, prompt, target, true, paraphrases, probes, same_subject, identifier)
 
 

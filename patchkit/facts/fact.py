@@ -13,7 +13,7 @@ from patchkit.errors import FactsError
 PLACEHOLDER = "{}"
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _LINE_BREAKS = re.compile(r"[\t\n\u2028\u2029]")
-# Scripts written without spaces between words: after one of these a target is joined directly.
+# Scripts written without spaces between words.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
     "\u3000-\u30ff\u3400-\u9fff\uff00-\uffef\U00020000-\U0003ffff]"  # Chinese, Japanese
@@ -130,15 +130,16 @@ class Fact:
 def joint(before: str, after: str) -> str:
     """What stands between a prompt and its target: one space or nothing.
 
-    Nothing where the prompt ends in a space, an opening bracket or quote, or a script written
-    without spaces, and where the target starts with closing punctuation.
+    Nothing where the prompt ends in a space or an opening bracket or quote, where the target starts
+    with closing punctuation, and between two scripts that are written without spaces.
     """
     if not before or not after:
         return ""
     left, right = before[-1], after[0]
     opened = left.isspace() or left in _OPENING or category(left) in ("Ps", "Pi")
     closing = right in _CLOSING or category(right) in ("Pe", "Pf")
-    return "" if opened or closing or _UNSPACED.match(left) else " "
+    unspaced = _UNSPACED.match(left) and _UNSPACED.match(right)
+    return "" if opened or closing or unspaced else " "
 
 
 def joined(before: str, after: str) -> str:

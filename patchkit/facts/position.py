@@ -172,16 +172,12 @@ def _target_first(
     """
     if passage.target is None:
         return len(spans)
-    start, before = passage.target[0], passage.target[0] - passage.joint
-    first = next(
-        (
-            i
-            for i, (left, right) in enumerate(spans)
-            if right > (before if left >= before else start)
-        ),
-        None,
-    )
-    if first is None:
+    start = passage.target[0]
+    before = start - passage.joint
+    for first, (left, right) in enumerate(spans):  # noqa: B007
+        if right > (before if left >= before else start):
+            break
+    else:
         raise FactsError(f"the tokenizer leaves nothing of the target in {passage.text!r}")
     if first == 0 or (subject_last is not None and first <= subject_last):
         raise FactsError(
