@@ -32,7 +32,7 @@ def rotations(
     dtype: torch.dtype = torch.float64,
     most: float = 6.0,
 ) -> Rotation:
-    """A rotation whose largest angle lies between 1e-6 and `most`; planes may coincide or vanish."""
+    """A rotation by at most `most` radians; its planes may coincide or vanish."""
     side = draw(st.sampled_from(sides))
     size = D_IN if side == "input" else D_OUT
     rank = draw(st.integers(1, size // 2))
