@@ -9,6 +9,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from patchkit.apply import ApplyPlan as ApplyPlan
+    from patchkit.apply import ApplyReport as ApplyReport
+    from patchkit.apply import apply_patches as apply_patches
+    from patchkit.apply import plan_apply as plan_apply
+    from patchkit.base import load_model as load_model
+    from patchkit.base import load_tokenizer as load_tokenizer
+    from patchkit.base import resolve_base as resolve_base
+    from patchkit.editing import Edit as Edit
+    from patchkit.editing import EditPlan as EditPlan
+    from patchkit.editing import EditReport as EditReport
+    from patchkit.editing import Recipe as Recipe
+    from patchkit.editing import edit as edit
+    from patchkit.editing import read_recipe as read_recipe
     from patchkit.errors import BaseMismatch as BaseMismatch
     from patchkit.errors import CheckpointError as CheckpointError
     from patchkit.errors import FactsError as FactsError
@@ -18,24 +31,79 @@ if TYPE_CHECKING:
     from patchkit.errors import PatchkitError as PatchkitError
     from patchkit.errors import SolveError as SolveError
     from patchkit.errors import UnsupportedModel as UnsupportedModel
+    from patchkit.evaluate import EvalReport as EvalReport
+    from patchkit.evaluate import evaluate as evaluate
     from patchkit.events import SILENT as SILENT
     from patchkit.events import Progress as Progress
+    from patchkit.facts.reading import Fact as Fact
+    from patchkit.facts.reading import FactsFile as FactsFile
+    from patchkit.facts.reading import Probe as Probe
+    from patchkit.facts.reading import Problem as Problem
+    from patchkit.facts.reading import read_facts as read_facts
+    from patchkit.facts.reading import to_jsonl as to_jsonl
+    from patchkit.live import Handle as Handle
+    from patchkit.live import applied as applied
+    from patchkit.live import apply as apply
+    from patchkit.patch.patch import Patch as Patch
+    from patchkit.patch.reader import PatchInfo as PatchInfo
+    from patchkit.patch.reader import read_info as read_info
+    from patchkit.report import Check as Check
+    from patchkit.report import Report as Report
+    from patchkit.scoring.continuations import Continuation as Continuation
+    from patchkit.scoring.continuations import continuation as continuation
+    from patchkit.tensors.checkpoint import Checkpoint as Checkpoint
+    from patchkit.verify import verify_folder as verify_folder
+    from patchkit.verify import verify_patch as verify_patch
 
 __version__ = "0.1.0"
 
 # Where each public name is defined.
 _HOME = {
-    "SILENT": "events",
+    "applied": "live",
+    "apply": "live",
+    "apply_patches": "apply",
+    "ApplyPlan": "apply",
+    "ApplyReport": "apply",
     "BaseMismatch": "errors",
+    "Check": "report",
+    "Checkpoint": "tensors.checkpoint",
     "CheckpointError": "errors",
+    "Continuation": "scoring.continuations",
+    "continuation": "scoring.continuations",
+    "Edit": "editing",
+    "edit": "editing",
+    "EditPlan": "editing",
+    "EditReport": "editing",
+    "EvalReport": "evaluate",
+    "evaluate": "evaluate",
+    "Fact": "facts.reading",
     "FactsError": "errors",
+    "FactsFile": "facts.reading",
     "FormatError": "errors",
+    "Handle": "live",
     "InvariantError": "errors",
+    "load_model": "base",
+    "load_tokenizer": "base",
     "OutputError": "errors",
+    "Patch": "patch.patch",
+    "PatchInfo": "patch.reader",
     "PatchkitError": "errors",
+    "plan_apply": "apply",
+    "Probe": "facts.reading",
+    "Problem": "facts.reading",
     "Progress": "events",
+    "read_facts": "facts.reading",
+    "read_info": "patch.reader",
+    "read_recipe": "editing",
+    "Recipe": "editing",
+    "Report": "report",
+    "resolve_base": "base",
+    "SILENT": "events",
     "SolveError": "errors",
+    "to_jsonl": "facts.reading",
     "UnsupportedModel": "errors",
+    "verify_folder": "verify",
+    "verify_patch": "verify",
 }
 
 __all__ = sorted(("__version__", *_HOME))
