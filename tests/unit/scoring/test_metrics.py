@@ -1,0 +1,173 @@
+"""Every figure, against a table small enough to count by hand."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchkit.facts.fact import Fact, Probe
+from patchkit.facts.position import Encoded
+from patchkit.scoring.answers import Answer
+from patchkit.scoring.metrics import FIGURES, harmonic_mean, judge, measure
+from patchkit.scoring.questions import METRICS, Metric, Question, Reply, ask, questions
+from tests.unit.models.factory import tiny, tiny_tokenizer
+
+FACT = Fact(
+    subject="France",
+    prompt="The capital of {} is",
+    target="Rome",
+    target_true="Paris",
+    paraphrases=("{} has as capital", "The seat of government of {} is"),
+    neighbors=(Probe("The capital of Italy is", "Rome"), Probe("The yen is the")),
+    same_subject=(Probe("In {} people speak", "French"),),
+)
+WANTED = Encoded((0, 7, 8), None, ((0, 7), (1, 8)))
+
+
+def question(metric: Metric, *, wanted: Encoded = WANTED, rival: bool = False) -> Question:
+    return Question(metric, None, "", wanted, WANTED if rival else None)
+
+
+def reply(right: bool, first: bool = True, wanted: float = -1.0, rival: float = -2.0) -> Reply:
+    """A reply of two tokens with mean log-probabilities `wanted` and `rival`."""
+    predicted = (7, 8) if right else (7, 9) if first else (6, 8)
+    answer = Answer(predicted, (7, 8), (wanted, wanted))
+    return Reply(answer, Answer((6,), (6,), (rival,)))
+
+
+def test_changed_facts_count_what_is_right_after() -> None:
+    asked = [question("efficacy")] * 4
+    before = [reply(False), reply(False), reply(True), reply(True)]
+    after = [reply(True), reply(True), reply(True), reply(False)]
+    metrics = measure(asked, before, after)
+    assert metrics.efficacy == 3 / 4
+    assert metrics.tallies["efficacy"].before == 2 / 4
+
+
+@pytest.mark.parametrize("metric", ["neighborhood", "same_subject", "retention"])
+def test_other_facts_count_what_is_kept_of_what_was_right(metric: Metric) -> None:
+    asked = [question(metric)] * 5
+    before = [reply(True), reply(True), reply(True), reply(False), reply(False)]
+    after = [reply(True), reply(False), reply(True), reply(True), reply(False)]
+    metrics = measure(asked, before, after)
+    assert metrics.value(metric) == 2 / 3
+    tally = metrics.tallies[metric]
+    assert (tally.asked, tally.right_before, tally.right_after, tally.kept) == (5, 3, 3, 2)
+    assert (tally.before, tally.after) == (3 / 5, 3 / 5)
+
+
+def test_conventions_read_the_same_answers_differently() -> None:
+    asked = [question("efficacy", rival=True)] * 3
+    before = [reply(False)] * 3
+    after = [
+        reply(right=True, wanted=-3.0, rival=-2.0),
+        reply(right=False, first=True, wanted=-1.0, rival=-2.0),
+        reply(right=False, first=False, wanted=-1.5, rival=-1.4),
+    ]
+    shares = {
+        name: measure(asked, before, after, name).efficacy
+        for name in ("argmax", "first-token", "probability")
+    }
+    assert shares == {"argmax": 1 / 3, "first-token": 2 / 3, "probability": 1 / 3}
+
+
+def test_probability_compares_per_token() -> None:
+    long = Answer((7, 8), (7, 8), (-1.0, -1.0))
+    short = Answer((6,), (6,), (-1.5,))
+    asked = [question("efficacy", rival=True)]
+    assert measure(asked, [Reply(long, short)], [Reply(long, short)], "probability").efficacy == 1
+
+
+def test_probability_leaves_out_what_has_no_rival() -> None:
+    asked = [question("efficacy", rival=True), question("efficacy")]
+    after = [reply(True), replace(reply(True), rival=None)]
+    metrics = measure(asked, after, after, "probability")
+    assert metrics.tallies["efficacy"].asked == 1
+
+
+def test_a_probe_without_target_must_keep_its_top_answer() -> None:
+    open_question = question("neighborhood", wanted=Encoded((0, 7), None, ()))
+    same, other = Reply(Answer((5,)), None), Reply(Answer((6,)), None)
+    for convention in ("argmax", "first-token", "probability"):
+        assert judge(open_question, same, same, convention) == (True, True)
+        assert judge(open_question, same, other, convention) == (True, False)
+
+
+def test_score_is_the_harmonic_mean_of_four() -> None:
+    asked = [question(metric) for metric in METRICS for _ in range(2)]
+    before = [reply(True)] * len(asked)
+    halves = {"efficacy", "same_subject"}
+    after = [reply(q.metric not in halves or index % 2 == 0) for index, q in enumerate(asked)]
+    metrics = measure(asked, before, after)
+    assert metrics.same_subject == 0.5
+    assert metrics.score == pytest.approx(4 / (2 + 1 + 1 + 1))
+    assert metrics.value("score") == metrics.score
+
+
+def test_the_published_score_has_three_members() -> None:
+    asked = [question(m, rival=True) for m in ("efficacy", "paraphrase", "neighborhood")]
+    right = [reply(True)] * 3
+    assert measure(asked, right, right, "probability").score == 1
+    assert measure(asked, right, right, "argmax").score is None
+
+
+def test_a_metric_without_prompts_is_not_a_number() -> None:
+    metrics = measure([], [], [])
+    assert all(metrics.value(figure) is None for figure in FIGURES)
+    assert metrics.tallies["efficacy"].before is None
+    nothing_right = measure([question("retention")], [reply(False)], [reply(True)])
+    assert nothing_right.retention is None
+
+
+@given(st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=1, max_size=6))
+def test_the_harmonic_mean_lies_below_the_mean(values: list[float]) -> None:
+    mean = harmonic_mean(values)
+    assert min(values) - 1e-12 <= mean <= sum(values) / len(values) + 1e-12
+    assert (mean == 0) == (0 in values)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=20))
+def test_counts_are_consistent(verdicts: list[tuple[bool, bool]]) -> None:
+    asked = [question("retention")] * len(verdicts)
+    tally = measure(
+        asked, [reply(old) for old, _ in verdicts], [reply(new) for _, new in verdicts]
+    ).tallies["retention"]
+    assert tally.kept <= min(tally.right_before, tally.right_after) <= tally.asked
+
+
+def test_a_facts_questions_are_all_of_its_prompts() -> None:
+    asked = questions(tiny_tokenizer(), [FACT], [Probe("The language of Brazil is", "Portuguese")])
+    assert [(q.metric, q.fact, q.prompt) for q in asked] == [
+        ("efficacy", 0, "The capital of France is"),
+        ("paraphrase", 0, "France has as capital"),
+        ("paraphrase", 0, "The seat of government of France is"),
+        ("neighborhood", 0, "The capital of Italy is"),
+        ("neighborhood", 0, "The yen is the"),
+        ("same_subject", 0, "In France people speak"),
+        ("retention", None, "The language of Brazil is"),
+    ]
+    decode = tiny_tokenizer().decode
+
+    def wanted(encoded: Encoded | None) -> str | None:
+        return None if encoded is None else decode([token for _, token in encoded.labels])
+
+    assert [wanted(q.wanted) for q in asked] == [
+        " Rome", " Rome", " Rome", " Rome", "", " French", " Portuguese",
+    ]  # fmt: skip
+    assert [wanted(q.rival) for q in asked] == [
+        " Paris", " Paris", " Paris", " Rome", None, None, None,
+    ]  # fmt: skip
+
+
+def test_the_model_answers_each_question_with_its_rival() -> None:
+    model, tokenizer = tiny("llama3"), tiny_tokenizer()
+    asked = questions(tokenizer, [FACT, replace(FACT, target="London", id="")])
+    replies = ask(model, asked)
+    for q, given_reply in zip(asked, replies, strict=True):
+        alone = ask(model, [q])[0]
+        assert given_reply.wanted.predicted == alone.wanted.predicted
+        assert (given_reply.rival is None) == (q.rival is None)
+        assert given_reply.wanted.tokens == tuple(token for _, token in q.wanted.labels)
+        if q.rival is not None and given_reply.rival is not None:
+            assert given_reply.rival.tokens == tuple(token for _, token in q.rival.labels)
