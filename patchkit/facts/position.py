@@ -15,11 +15,7 @@ from patchkit.facts.fact import PLACEHOLDER, Fact, joint
 
 
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer: a transformers fast tokenizer fits."""
-
-    @property
-    def is_fast(self) -> bool:
-        """Whether offsets can be had."""
+    """What is asked of a tokenizer: a transformers tokenizer with `is_fast` fits."""
 
     def __call__(self, text: Any, **options: Any) -> Any:
         """Tokenise one text or a list."""
@@ -86,6 +82,7 @@ def probe_passage(prompt: str, target: str | None = None) -> Passage:
 def _with_target(text: str, subject: tuple[int, int] | None, target: str | None) -> Passage:
     if target is None:
         return Passage(text, subject)
+    target = target.strip()
     between = joint(text, target)
     whole = text + between + target
     return Passage(whole, subject, (len(whole) - len(target), len(whole)), len(between))
@@ -115,7 +112,7 @@ def encode_probe(tokenizer: Tokenizer, prompt: str, target: str | None = None) -
 
 def encode_all(tokenizer: Tokenizer, passages: Sequence[Passage]) -> tuple[Encoded, ...]:
     """Tokenise many passages in one call of the tokenizer, in order."""
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
         raise UnsupportedModel(
             f"{name} gives no character offsets, which finding the subject needs",
@@ -174,10 +171,9 @@ def _target_first(
         return len(spans)
     start = passage.target[0]
     before = start - passage.joint
-    for first, (left, right) in enumerate(spans):  # noqa: B007
-        if right > (before if left >= before else start):
-            break
-    else:
+    reached = (i for i, (a, b) in enumerate(spans) if b > (before if a >= before else start))
+    first = next(reached, None)
+    if first is None:
         raise FactsError(f"the tokenizer leaves nothing of the target in {passage.text!r}")
     if first == 0 or (subject_last is not None and first <= subject_last):
         raise FactsError(

@@ -184,6 +184,11 @@ def test_a_space_is_put_after_a_context() -> None:
     )
 
 
+def test_a_targets_own_leading_space_is_not_doubled() -> None:
+    assert probe_passage("It is", " Lyon") == probe_passage("It is", "Lyon")
+    assert probe_passage("It is ", " Lyon").text == "It is Lyon"
+
+
 def test_another_prompt_for_the_same_subject() -> None:
     fact = Fact("France", "The capital of {} is", "Lyon")
     assert fact_passage(fact, prompt="{} is a").text == "France is a"
