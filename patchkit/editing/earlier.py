@@ -1,0 +1,78 @@
+"""Editing on top of patches that a base already carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from patchkit.editing.capture import capture
+from patchkit.editing.rows import build_rows
+from patchkit.editing.state import SiteState, install
+from patchkit.errors import BaseMismatch
+from patchkit.factors.rotation import Rotation
+from patchkit.facts.fact import Fact
+from patchkit.facts.jsonl import parse_jsonl
+from patchkit.patch.patch import Patch
+
+
+def resume(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    states: Mapping[int, SiteState],
+    previous: Sequence[Patch],
+) -> dict[int, SiteState]:
+    """Apply earlier patches to the states and the model, and remember their facts.
+
+    The facts' keys join the history, so that new batches pay for moving them; a patch without
+    embedded facts protects nothing but itself. Raises BaseMismatch for a patch whose factors are
+    not input-side rotations of the states' matrices.
+    """
+    turned = dict(states)
+    for patch in previous:
+        turned = _turn(turned, patch)
+    install(model, turned)
+    for patch in previous:
+        for fact in () if patch.facts_jsonl is None else parse_jsonl(patch.facts_jsonl).facts:
+            turned = _remember(model, tokenizer, turned, fact)
+    return turned
+
+
+def earlier_layers(patches: Sequence[Patch], states_by_tensor: Mapping[str, int]) -> set[int]:
+    """Return the layers that earlier patches edited; BaseMismatch for a tensor of no layer."""
+    found: set[int] = set()
+    for patch in patches:
+        for name in patch.factors:
+            if name not in states_by_tensor:
+                raise BaseMismatch(
+                    f"an earlier patch edits {name}, which this base does not have",
+                    details={"expected": name, "found": sorted(states_by_tensor)},
+                )
+            found.add(states_by_tensor[name])
+    return found
+
+
+def _turn(states: Mapping[int, SiteState], patch: Patch) -> dict[int, SiteState]:
+    turned = dict(states)
+    for layer, state in states.items():
+        for factor in patch.factors.get(state.site.tensor, ()):
+            if not isinstance(factor, Rotation) or factor.side != "input":
+                raise BaseMismatch(
+                    f"an earlier patch holds a factor of kind {factor.kind} for "
+                    f"{state.site.tensor}; only input-side rotations can be edited on",
+                    hint="apply that patch first and use the folder as the base",
+                )
+            turned[layer] = turned[layer].turned(factor)
+    return turned
+
+
+def _remember(
+    model: PreTrainedModel, tokenizer: Any, states: Mapping[int, SiteState], fact: Fact
+) -> dict[int, SiteState]:
+    rows = build_rows(tokenizer, [fact], "", model.device)
+    flows = capture(model, rows.ids, rows.mask, [state.site for state in states.values()])
+    return {
+        layer: state.remember(flows[layer].at(rows.last).keys.float())
+        for layer, state in states.items()
+    }

@@ -1,0 +1,171 @@
+"""The sequential driver: facts, batch by batch, into one rotation for each edited matrix."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from patchkit.editing.assemble import assemble, single_rotations
+from patchkit.editing.contexts import prefixes
+from patchkit.editing.earlier import earlier_layers, resume
+from patchkit.editing.knowledge import Sources, preserved_statistics, preserved_text
+from patchkit.editing.layers import LayerChoice, choose_layers
+from patchkit.editing.methods import rotation
+from patchkit.editing.outcome import Outcome
+from patchkit.editing.recipe import Recipe
+from patchkit.editing.report import Edit
+from patchkit.editing.rows import build_rows
+from patchkit.editing.state import SiteState, borrowed, install
+from patchkit.errors import FactsError, SolveError
+from patchkit.events import SILENT, Progress, phase
+from patchkit.facts.fact import Fact
+from patchkit.patch.patch import Patch
+from patchkit.tensors.checkpoint import Checkpoint
+from patchkit.tensors.layout import Site, sites
+
+
+def edit(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    facts: Sequence[Fact],
+    *,
+    checkpoint: Checkpoint | None = None,
+    recipe: Recipe | None = None,
+    previous: Sequence[Patch] = (),
+    corpus: Path | None = None,
+    cache_dir: Path | None = None,
+    skip_known: bool = False,
+    embed_facts: bool = True,
+    keep: Callable[[Patch], object] | None = None,
+    progress: Progress = SILENT,
+) -> Edit:
+    """Compute a patch that makes `model` answer `facts`, and report what it does.
+
+    `checkpoint` is the folder the model was loaded from: its digests go into the patch and key
+    the cache; without it the model's own weights are hashed. `previous` are patches that the base
+    carries already, whose facts are protected and which the new patch comes `after`. `corpus` is
+    a text to preserve instead of the base's own samples. `keep` receives the finished patch
+    before anything is measured with it, so that a failure after the work does not lose it.
+    The model's weights are given back bit for bit. Raises FactsError (nothing to edit),
+    UnsupportedModel, BaseMismatch and SolveError (the loss is not finite).
+    """
+    job = _Job(
+        model, tokenizer, tuple(facts), recipe or Recipe(), tuple(previous),
+        Sources(checkpoint, corpus, cache_dir), progress,
+    )  # fmt: skip
+    if not job.facts:
+        raise FactsError("there are no facts to edit")
+    outcome = Outcome.before(model, tokenizer, job.facts, previous, checkpoint, skip_known)
+    chosen = [fact for fact, take in zip(job.facts, outcome.edited, strict=True) if take]
+    if not chosen:
+        raise FactsError("the base already answers every fact as asked")
+    with job.clock.phase("preparing"):
+        choice, found, text, states, skip = _prepare(job, chosen)
+    with borrowed(model, found):
+        states = resume(model, tokenizer, states, previous)
+        states = _write(job, states, chosen, text)
+    with job.clock.phase("merging"):
+        rotations = single_rotations(states, skip)
+
+    def build(measured: Mapping[str, object]) -> Patch:
+        return assemble(
+            model, states, rotations, chosen, job.recipe,
+            checkpoint=checkpoint, previous=previous, measured=measured, embed_facts=embed_facts,
+        )  # fmt: skip
+
+    patch = build({})
+    if keep is not None:
+        keep(patch)
+    with job.clock.phase("measuring"):
+        source = "self" if corpus is None else corpus.name
+        report = outcome.after(patch, states, job.recipe, choice, source, job.clock.seconds)
+    return Edit(build(report.summary), report)
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Seconds spent in each phase of one edit."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What every step of one edit needs."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    facts: tuple[Fact, ...]
+    recipe: Recipe
+    previous: tuple[Patch, ...]
+    sources: Sources
+    progress: Progress
+    clock: _Clock = field(default_factory=_Clock)
+
+
+def _prepare(
+    job: _Job, facts: Sequence[Fact]
+) -> tuple[LayerChoice, list[Site], Tensor, dict[int, SiteState], dict[int, int]]:
+    """Choose the layers and measure what to preserve there."""
+    every = sites(job.model, job.sources.checkpoint)
+    choice = _choose(job, facts, every)
+    carried = earlier_layers(job.previous, {site.tensor: site.layer for site in every})
+    found = [site for site in every if site.layer in carried.union(choice.layers)]
+    text = preserved_text(job.model, job.tokenizer, job.recipe, job.sources, job.progress)
+    moments = preserved_statistics(job.model, text, found, job.recipe, job.sources, job.progress)
+    states = {site.layer: SiteState.of(job.model, site, moments[site.layer]) for site in found}
+    skip = {
+        site.layer: sum(len(patch.factors.get(site.tensor, ())) for patch in job.previous)
+        for site in found
+    }
+    return choice, found, text, states, skip
+
+
+def _choose(job: _Job, facts: Sequence[Fact], every: Sequence[Site]) -> LayerChoice:
+    if job.recipe.layers is None:
+        return choose_layers(
+            job.model, job.tokenizer, facts, every,
+            most=job.recipe.most_layers, progress=job.progress,
+        )  # fmt: skip
+    missing = set(job.recipe.layers) - {site.layer for site in every}
+    if missing:
+        raise SolveError(
+            f"layer {min(missing)} was asked for and the model has layers 0 to {len(every) - 1}"
+        )
+    return LayerChoice(tuple(sorted(set(job.recipe.layers))))
+
+
+def _write(
+    job: _Job, states: dict[int, SiteState], facts: Sequence[Fact], text: Tensor
+) -> dict[int, SiteState]:
+    """Write all facts, batch by batch, each on the weights that the ones before left."""
+    recipe = job.recipe
+    contexts = ["", *prefixes(job.tokenizer, text, recipe.contexts, recipe.seed)]
+    total = recipe.steps * len(facts)
+    with (
+        job.clock.phase("optimising"),
+        phase(job.progress, "optimising", total, "steps") as advance,
+    ):
+        for first in range(0, len(facts), recipe.batch):
+            batch = facts[first : first + recipe.batch]
+            rows = [
+                build_rows(job.tokenizer, batch, context, job.model.device) for context in contexts
+            ]
+            states = rotation.solve(job.model, states, rows, recipe, advance)
+            install(job.model, states)
+    return states

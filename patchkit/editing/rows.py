@@ -1,0 +1,64 @@
+"""Facts as padded token rows on the model's device, with the positions that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from patchkit.facts.fact import Fact
+from patchkit.facts.position import encode_all, fact_passage, pad
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One row for each fact in one context; `ids`, `mask` (n, t), `last` (n,).
+
+    The labels of all rows stand one behind another: `label_row`, `label_position`, `label_id`
+    are (p,), and the logits at (row, position) should predict the id.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    last: Tensor
+    label_row: Tensor
+    label_position: Tensor
+    label_id: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of facts n."""
+        return len(self.ids)
+
+    def per_fact(self, losses: Tensor) -> Tensor:
+        """Average label losses (p,) over the labels of each fact, (n,)."""
+        ones = torch.ones_like(losses)
+        total = losses.new_zeros(self.count).index_add(0, self.label_row, losses)
+        return total / losses.new_zeros(self.count).index_add(0, self.label_row, ones)
+
+
+def build_rows(tokenizer: Any, facts: Sequence[Fact], context: str, device: torch.device) -> Rows:
+    """Tokenise every fact's prompt and target behind `context`, padded on the right.
+
+    Padding stands behind because no position then sees it, whatever the tokenizer's own side.
+    """
+    passages = [fact_passage(fact, context=context, target=fact.target) for fact in facts]
+    encoded = encode_all(tokenizer, passages)
+    batch = pad(encoded, tokenizer.pad_token_id or 0, "right")
+    labels = [
+        (row, position, token)
+        for row, pairs in enumerate(batch.labels)
+        for position, token in pairs
+    ]
+    row, position, token = (torch.tensor(part, device=device) for part in zip(*labels, strict=True))
+    return Rows(
+        ids=torch.tensor(batch.ids, device=device),
+        mask=torch.tensor(batch.mask, device=device),
+        last=torch.tensor(batch.subject_last, device=device),
+        label_row=row,
+        label_position=position,
+        label_id=token,
+    )

@@ -1,0 +1,80 @@
+"""What an edit knows of one matrix between batches: base, current weight, factors, history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from patchkit.editing.capture import module_of, weight_of
+from patchkit.editing.statistics import Statistics
+from patchkit.factors.action import dense
+from patchkit.factors.rotation import Rotation
+from patchkit.tensors.layout import Site
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteState:
+    """One matrix during an edit.
+
+    `base` and `weight` are (d_out, d_in) in fp32: the base's and the current one, which is always
+    the base with all `factors` applied at once, so that rounding does not accumulate. `keys`
+    (h, d_in) and `values` (h, d_out) are those of the facts written so far.
+    """
+
+    site: Site
+    base: Tensor
+    weight: Tensor
+    statistics: Statistics
+    keys: Tensor
+    values: Tensor
+    factors: tuple[Rotation, ...] = ()
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, site: Site, statistics: Statistics) -> SiteState:
+        """Start from the weights that `model` has now."""
+        base = weight_of(model, site).float().clone()
+        return cls(
+            site=site,
+            base=base,
+            weight=base,
+            statistics=statistics,
+            keys=base.new_zeros(0, site.d_in),
+            values=base.new_zeros(0, site.d_out),
+        )
+
+    def turned(self, rotation: Rotation) -> SiteState:
+        """Return the state after one more input-side rotation."""
+        factors = (*self.factors, rotation)
+        weight = dense(self.base.double(), factors, "linear").float()
+        return replace(self, factors=factors, weight=weight)
+
+    def remember(self, keys: Tensor) -> SiteState:
+        """Return the state with `keys` (n, d_in) and what they now give added to the history."""
+        return replace(
+            self,
+            keys=torch.cat([self.keys, keys]),
+            values=torch.cat([self.values, keys @ self.weight.T]),
+        )
+
+
+def install(model: PreTrainedModel, states: Mapping[int, SiteState]) -> None:
+    """Write every state's current weight into the model, rounded once to the model's dtype."""
+    for state in states.values():
+        weight_of(model, state.site).copy_(state.weight)
+
+
+@contextmanager
+def borrowed(model: PreTrainedModel, sites: Sequence[Site]) -> Iterator[None]:
+    """Give the weights of `sites` back bit for bit when the block ends, however it ends."""
+    kept = {site: module_of(model, site).get_parameter("weight").detach().clone() for site in sites}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for site, weight in kept.items():
+                module_of(model, site).get_parameter("weight").copy_(weight)
