@@ -51,8 +51,8 @@ class Patch:
             factors[name] = read_factors(source, info.metadata, info.header, name)
             if count := values_not_finite(factors[name]):
                 raise FormatError(
-                    f"{source.name} cannot be used: the factors of {name} hold {count} values "
-                    "that are not finite"
+                    f"{source.name} cannot be used: the factors of {name} hold values that are "
+                    f"not finite ({count})"
                 )
         return cls(info.metadata, factors, info.facts_jsonl)
 

@@ -72,6 +72,6 @@ def tolerances(new: Tensor, stored: Tensor) -> Tensor:
     """
     kind, kept = torch.finfo(stored.dtype), stored.to(torch.float64)
     size = torch.maximum(new.abs(), kept.abs()).clamp_min(kind.smallest_normal)
-    unit = torch.ldexp(torch.tensor(kind.eps, dtype=size.dtype), torch.frexp(size).exponent - 1)
+    unit = torch.ldexp(torch.full_like(size, kind.eps), torch.frexp(size).exponent - 1)
     rms = new.square().mean(dim=1, keepdim=True).sqrt()
     return (kept - new).abs() / torch.maximum(unit, RMS_SHARE * rms)

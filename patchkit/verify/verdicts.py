@@ -39,7 +39,7 @@ def finite_check(factors: Mapping[str, Sequence[Factor]]) -> Check:
     )
     bad = {name: count for name, each in factors.items() if (count := values_not_finite(each))}
     tensor = next(iter(bad), None)
-    detail = f"{bad[tensor]} values of {tensor} are not finite" if tensor else ""
+    detail = f"{tensor} holds values that are not finite ({bad[tensor]})" if tensor else ""
     return Check("finite", total - sum(bad.values()), total, not bad, detail, tensor)
 
 
