@@ -251,9 +251,9 @@ def _lock(plan: ApplyPlan, out: Path, before: Digests, after: Digests) -> Lock:
 
 
 def _peak_memory() -> int | None:
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
