@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import apply, cache, facts, inspect, verify
+from . import apply, cache, edit, eval, facts, inspect, try_, verify
 from .errors import EXIT_MEANINGS, explain
 from .output import Out
 
@@ -19,12 +19,19 @@ SESSION = (
 )
 
 GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] = {
+    "Make": (
+        ("edit", edit.edit, edit.EXAMPLES),
+        ("eval", eval.evaluate, eval.EXAMPLES),
+    ),
     "Look": (
         ("inspect", inspect.inspect, inspect.EXAMPLES),
         ("verify", verify.verify, verify.EXAMPLES),
         ("facts", facts.facts, facts.EXAMPLES),
     ),
-    "Use": (("apply", apply.apply, apply.EXAMPLES),),
+    "Use": (
+        ("apply", apply.apply, apply.EXAMPLES),
+        ("try", try_.try_prompt, try_.EXAMPLES),
+    ),
 }
 
 

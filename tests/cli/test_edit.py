@@ -1,0 +1,139 @@
+"""`patchkit edit`, with the real engine on a tiny model and a recipe of two steps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from patchkit.editing.recipe import Recipe
+from patchkit.facts.reading import to_jsonl
+from patchkit.patch.patch import Patch
+from patchkit_cli import edit
+from tests.cli.helpers import EDITED, FACTS, Check, run
+
+MAKE = edit._recipe
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recipe(*given: object) -> Recipe:
+        made = MAKE(*given)  # type: ignore[arg-type]
+        return replace(made, steps=2, contexts=1, corpus_rows=8, corpus_length=8)
+
+    monkeypatch.setattr(edit, "_recipe", recipe)
+
+
+@pytest.fixture
+def facts() -> Path:
+    path = Path("facts.jsonl")
+    path.write_bytes(to_jsonl(FACTS))
+    return path
+
+
+def test_edit(check: Check, facts: Path, base: Path) -> None:
+    made = Path("facts.patch.safetensors")
+    ran = check(
+        ["edit", facts, "--base", base, "--layers", "1"],
+        human=run("edit", facts, "--base", base, "--layers", "1").stdout,
+        stderr="\nhint: patchkit verify facts.patch.safetensors",
+        json={
+            "schema": "patchkit.edit/1",
+            "ok": True,
+            "dry_run": False,
+            "path": "facts.patch.safetensors",
+            "corpus": "self",
+            "layers": {"layers": [1], "evidence": []},
+        },
+        quiet="facts.patch.safetensors",
+        before=lambda: made.unlink(missing_ok=True),
+    )
+    patch = Patch.read(made)
+    assert ran.data["digest"] == patch.digest
+    assert ran.data["bytes"] == made.stat().st_size
+    assert ran.data["facts"]["total"] == 2
+    assert [result["line"] for result in ran.data["results"]] == [1, 2]
+    assert [tensor["name"] for tensor in ran.data["tensors"]] == [EDITED] == list(patch.factors)
+    assert patch.facts_jsonl == to_jsonl(FACTS)
+
+
+def test_the_report_for_people(facts: Path, base: Path) -> None:
+    lines = run("edit", facts, "--base", base).stdout.splitlines()
+    assert lines[0].startswith("✓ wrote facts.patch.safetensors (")
+    keys = ["facts", "tensors", "layers", "rounding", "elsewhere"]
+    assert [line.split()[0] for line in lines[1:]] == keys
+    assert "0 of 2 reach the target (missed: lines 1, 2)" in lines[1]
+    assert "condition number unchanged" in lines[2]
+    assert "nats lost alone/together" in lines[3]
+
+
+def test_the_second_run_finds_its_cache(facts: Path, base: Path) -> None:
+    assert run("edit", facts, "--base", base).code == 0
+    first = run("cache", "ls", "--json").data["files"]
+    assert len(first) > 0
+    one = Path("facts.patch.safetensors").read_bytes()
+    assert run("edit", facts, "--base", base, "-y").code == 0
+    assert run("cache", "ls", "--json").data["files"] == first
+    assert Path("facts.patch.safetensors").read_bytes() == one
+
+
+def test_a_missed_minimum_is_a_negative_verdict_and_the_patch_is_kept(
+    facts: Path, base: Path
+) -> None:
+    ran = run("edit", facts, "--base", base, "--min", "efficacy=0.9")
+    assert ran.code == 3
+    assert "✗ efficacy 0 is below 0.9" in ran.stdout
+    assert Patch.read("facts.patch.safetensors")
+    ran = run("edit", facts, "--base", base, "--min", "efficacy=0.9", "-y", "--json")
+    assert (ran.code, ran.data["ok"]) == (3, False)
+
+
+def test_on_a_patch_comes_after_it(facts: Path, base: Path, patch: Path, made: Patch) -> None:
+    ran = run("edit", facts, "--base", base, "--on", patch, "-o", "two.patch.safetensors")
+    assert ran.code == 0, ran.stderr
+    assert Patch.read("two.patch.safetensors").metadata.after == (made.digest,)
+
+
+def test_options_reach_the_recipe(facts: Path, base: Path) -> None:
+    options = ["--layers", "2,1", "--seed", "7", "--batch-size", "1", "--storage", "bfloat16"]
+    ran = run("edit", facts, "--base", base, *options, "--no-embed-facts")
+    assert ran.code == 0, ran.stderr
+    patch = Patch.read("facts.patch.safetensors")
+    recipe = patch.metadata.recipe
+    assert (recipe["layers"], recipe["seed"], recipe["batch"]) == ([1, 2], 7, 1)
+    assert recipe["storage"] == "bfloat16"
+    assert patch.facts_jsonl is None
+
+
+def test_a_text_of_ones_own_is_preserved(facts: Path, base: Path) -> None:
+    Path("corpus.txt").write_text("The capital of Italy is Rome. " * 40)
+    ran = run("edit", facts, "--base", base, "--corpus", "corpus.txt", "--json")
+    assert (ran.code, ran.data["corpus"]) == (0, "corpus.txt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--layers", "two"], ["--min", "luck=1"], ["--min", "efficacy=high"], ["--device", "abacus"]],
+)
+def test_impossible_options_are_usage_errors(facts: Path, base: Path, options: list[str]) -> None:
+    ran = run("edit", facts, "--base", base, *options)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert not Path("facts.patch.safetensors").exists()
+
+
+def test_a_layer_that_is_not_there(facts: Path, base: Path) -> None:
+    ran = run("edit", facts, "--base", base, "--layers", "9")
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "layer 9" in ran.stderr
+    assert not Path("facts.patch.safetensors").exists()
+
+
+def test_an_interrupted_edit_leaves_nothing(
+    facts: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patchkit.editing.methods.rotation.solve", interrupt)
+    ran = run("edit", facts, "--base", base)
+    assert (ran.code, ran.stdout) == (130, "")
+    assert [path.name for path in Path().iterdir()] == ["facts.jsonl"]
