@@ -262,7 +262,9 @@ def test_huge_declared_shape_in_a_small_file_allocates_nothing() -> None:
 def test_values_that_are_not_finite(value: float) -> None:
     data = with_value(value)
     assert read_info(data).bytes == len(data)
-    with pytest.raises(FormatError, match=rf"factors of {LINEAR} hold values that are not finite \(1\)"):
+    with pytest.raises(
+        FormatError, match=rf"factors of {LINEAR} hold values that are not finite \(1\)"
+    ):
         Patch.read(data)
 
 
