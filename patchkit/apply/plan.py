@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patchkit.apply.lock import root_of
 from patchkit.errors import BaseMismatch
-from patchkit.patch.metadata import PatchMetadata, TensorMeta
+from patchkit.patch.metadata import TensorMeta
 from patchkit.patch.reader import PatchInfo, read_info
 from patchkit.tensors.checkpoint import Checkpoint, Entry
 from patchkit.tensors.rewrite import JOURNAL, LOCK
@@ -174,10 +174,11 @@ def _described(shape: tuple[int, ...], dtype: str) -> str:
 
 def _check_order(patches: Sequence[PlannedPatch]) -> None:
     """BaseMismatch unless each patch finds its predecessors before it, in their order."""
-    before: list[str] = []
+    everything = [digest for patch in patches for digest in leaf_digests(patch.info)]
+    count = 0
     for patch in patches:
-        _check_after(patch, before)
-        before += leaf_digests(patch.info)
+        _check_after(patch, everything[:count], everything)
+        count += len(leaf_digests(patch.info))
 
 
 def leaf_digests(info: PatchInfo) -> list[str]:
@@ -185,16 +186,16 @@ def leaf_digests(info: PatchInfo) -> list[str]:
     return [leaf.digest for leaf in info.metadata.leaves] or [info.digest]
 
 
-def _check_after(patch: PlannedPatch, before: Sequence[str]) -> None:
-    metadata: PatchMetadata = patch.info.metadata
+def _check_after(patch: PlannedPatch, before: Sequence[str], everything: Sequence[str]) -> None:
+    after = patch.info.metadata.after
     remaining = iter(before)
-    for digest in metadata.after:
+    for digest in after:
         if digest not in remaining:
-            state = "comes too late" if digest in before else "is missing"
+            state = "comes too late" if digest in everything else "is missing"
             raise BaseMismatch(
                 f"{patch.path.name} was made on top of patch {digest[:15]}…, which {state}",
                 hint="name all patches in the order in which they were made",
-                details={"expected": list(metadata.after), "found": list(before)},
+                details={"expected": list(after), "found": list(before)},
             )
 
 

@@ -73,16 +73,26 @@ def write_patch(
     factors: Mapping[str, Sequence[Factor]],
     *,
     after: Sequence[str] = (),
+    layout: str | None = None,
 ) -> str:
     """Write a patch for a folder; return its digest."""
     checkpoint = Checkpoint.open(base)
     drafts = {}
     for name, ordered in factors.items():
         info = checkpoint.tensor(name).info
-        layout = "conv1d" if "c_proj" in name else "linear"
-        drafts[name] = TensorDraft(
-            (info.shape[0], info.shape[1]), info.dtype, layout, checkpoint.digest(name), ordered
-        )
+        stored = layout or ("conv1d" if "c_proj" in name else "linear")
+        shape = (info.shape[0], info.shape[1])
+        drafts[name] = TensorDraft(shape, info.dtype, stored, checkpoint.digest(name), ordered)
     meta = BaseMeta(checkpoint.repo, None, checkpoint.config_digest)
     patch: Patch = build_patch(meta, drafts, None, {}, "test", {}, after)
     return patch.write(path)
+
+
+def torch_tensors() -> dict[str, Tensor]:
+    """A few tensors of different types and shapes, one of them empty."""
+    return {
+        "a.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+        "b.weight": torch.arange(4, dtype=torch.int64),
+        "c": torch.tensor(1.5, dtype=torch.float64),
+        "empty": torch.empty(0, 3, dtype=torch.float16),
+    }
