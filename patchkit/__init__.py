@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from patchkit.editing import Edit as Edit
     from patchkit.editing import EditPlan as EditPlan
     from patchkit.editing import EditReport as EditReport
-    from patchkit.editing import Recipe as Recipe
     from patchkit.editing import edit as edit
-    from patchkit.editing import read_recipe as read_recipe
+    from patchkit.editing.recipe import Recipe as Recipe
+    from patchkit.editing.recipe import RecipeError as RecipeError
+    from patchkit.editing.recipe import read_recipe as read_recipe
     from patchkit.errors import BaseMismatch as BaseMismatch
     from patchkit.errors import CheckpointError as CheckpointError
     from patchkit.errors import FactsError as FactsError
@@ -94,8 +95,9 @@ _HOME = {
     "Progress": "events",
     "read_facts": "facts.reading",
     "read_info": "patch.reader",
-    "read_recipe": "editing",
-    "Recipe": "editing",
+    "read_recipe": "editing.recipe",
+    "Recipe": "editing.recipe",
+    "RecipeError": "editing.recipe",
     "Report": "report",
     "resolve_base": "base",
     "SILENT": "events",

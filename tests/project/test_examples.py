@@ -15,6 +15,10 @@ TABLE = {
         for line in (ROOT / "benchmarks/atlas/facts.tsv").read_text("utf-8").splitlines()
     )
 }
+CLOZES = {
+    line.split("\t")[1].replace("{s}", "{}")
+    for line in (ROOT / "benchmarks/atlas/wordings.tsv").read_text("utf-8").splitlines()
+}
 OBJECTS = {object_ for _, object_ in TABLE}
 FILE = read_facts(ROOT / "examples" / "facts.jsonl")
 
@@ -30,7 +34,8 @@ def test_a_known_fact_gets_another_known_object(fact: Fact) -> None:
     assert (fact.subject, fact.target) not in TABLE
     assert fact.target in OBJECTS
     assert len(fact.paraphrases) == 3
-    assert all(fact.subject in paraphrase for paraphrase in fact.paraphrases)
+    clozes = [paraphrase.replace(fact.subject, "{}") for paraphrase in fact.paraphrases]
+    assert {fact.prompt, *clozes} <= CLOZES
 
 
 @pytest.mark.parametrize("fact", FILE.facts, ids=lambda fact: fact.id)
