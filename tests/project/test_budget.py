@@ -71,8 +71,28 @@ def test_version_loads_nothing_heavy() -> None:
     assert patchkit.__version__ in done.stdout
 
 
+def write_patch(path: Path) -> None:
+    import torch
+
+    from patchkit.factors.rotation import Rotation
+    from patchkit.patch.drafts import TensorDraft
+    from patchkit.patch.metadata import BaseMeta
+    from patchkit.patch.patch import build_patch
+
+    planes = Rotation("input", torch.eye(8)[:, :2], torch.eye(8)[:, 2:4])
+    draft = TensorDraft((4, 8), "F32", "linear", "sha256:" + "0" * 64, (planes,))
+    build_patch(BaseMeta(), {"weight": draft}, None, {}, "rotation", {}).write(path)
+
+
 def test_inspect_loads_nothing_heavy(tmp_path: Path) -> None:
-    """A file that is no patch is refused without loading anything either."""
+    path = tmp_path / "my.patch.safetensors"
+    write_patch(path)
+    done = run_command("inspect", str(path))
+    assert done.returncode == 0
+    assert "rotation" in done.stdout
+
+
+def test_refusing_a_file_loads_nothing_heavy(tmp_path: Path) -> None:
     path = tmp_path / "not.patch.safetensors"
     path.write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
     assert run_command("inspect", str(path)).returncode == 1
