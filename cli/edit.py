@@ -148,8 +148,7 @@ def edit(
     facts_command.warn(out, asked)
     target = out_path or Path(f"{facts.stem}{ENDING}")
     if plan:
-        _plan(out, asked, base, recipe, target)
-        return
+        return _plan(out, asked, base, recipe, target)
     _check_output(target, yes)
     previous = _read(on)
     with shown(out) as progress:

@@ -68,9 +68,10 @@ def _library_failure(error: PatchkitError) -> Failure:
     lines: tuple[str, ...] = ()
     if {"expected", "found"} <= error.details.keys():
         lines = tuple(f"{key:8}  {error.details[key]}" for key in ("expected", "found"))
-    return Failure(
-        error.message, error.code, hint=error.hint, lines=lines, details=dict(error.details)
-    )
+    hint = error.hint
+    if hint is None and isinstance(error.__cause__, OSError):
+        hint = _system_hint(error.__cause__)
+    return Failure(error.message, error.code, hint=hint, lines=lines, details=dict(error.details))
 
 
 def _facts_failure(error: FactsError) -> Failure:
@@ -108,12 +109,16 @@ def problem_data(problem: LocatedProblem) -> dict[str, object]:
 def _system_failure(error: OSError) -> Failure:
     reason = error.strerror or str(error) or type(error).__name__
     name = f"{error.filename}: " if error.filename is not None else ""
-    hint = None
+    message = f"{name}{reason[:1].lower()}{reason[1:]}"
+    return Failure(message, "system_failed", hint=_system_hint(error))
+
+
+def _system_hint(error: OSError) -> str | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space, or choose another place with -o"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        hint = "check the permissions, or choose another place with -o"
-    return Failure(f"{name}{reason[:1].lower()}{reason[1:]}", "system_failed", hint=hint)
+        return "free some space, or choose another place with -o"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "check the permissions, or choose another place with -o"
+    return None
 
 
 def _bug(error: BaseException) -> Failure:

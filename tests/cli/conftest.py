@@ -1,12 +1,16 @@
 """One fixture that runs a command in every mode and compares what comes out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
+from patchkit.editing.recipe import Recipe
 from patchkit.patch.patch import Patch
+from patchkit_cli import edit
 from tests.cli.helpers import Check, Ran, make_patch, run, steady
 from tests.unit.models.factory import save_tiny
 
@@ -41,6 +45,17 @@ def patch(made: Patch) -> Path:
     """`made` as a file in the working folder."""
     made.write("my.patch.safetensors")
     return Path("my.patch.safetensors")
+
+
+@pytest.fixture
+def fast_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `edit` take two steps on little preserved text."""
+    make = edit._recipe
+
+    def recipe(*given: Any) -> Recipe:
+        return replace(make(*given), steps=2, contexts=1, corpus_rows=8, corpus_length=8)
+
+    monkeypatch.setattr(edit, "_recipe", recipe)
 
 
 @pytest.fixture

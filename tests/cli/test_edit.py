@@ -1,26 +1,14 @@
 """`patchkit edit`, with the real engine on a tiny model and a recipe of two steps."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from patchkit.editing.recipe import Recipe
 from patchkit.facts.reading import to_jsonl
 from patchkit.patch.patch import Patch
-from patchkit_cli import edit
 from tests.cli.helpers import EDITED, FACTS, Check, run
 
-MAKE = edit._recipe
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    def recipe(*given: object) -> Recipe:
-        made = MAKE(*given)  # type: ignore[arg-type]
-        return replace(made, steps=2, contexts=1, corpus_rows=8, corpus_length=8)
-
-    monkeypatch.setattr(edit, "_recipe", recipe)
+pytestmark = pytest.mark.usefixtures("fast_recipe")
 
 
 @pytest.fixture
@@ -125,15 +113,3 @@ def test_a_layer_that_is_not_there(facts: Path, base: Path) -> None:
     assert (ran.code, ran.stdout) == (1, "")
     assert "layer 9" in ran.stderr
     assert not Path("facts.patch.safetensors").exists()
-
-
-def test_an_interrupted_edit_leaves_nothing(
-    facts: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("patchkit.editing.methods.rotation.solve", interrupt)
-    ran = run("edit", facts, "--base", base)
-    assert (ran.code, ran.stdout) == (130, "")
-    assert [path.name for path in Path().iterdir()] == ["facts.jsonl"]
