@@ -17,9 +17,9 @@ HEAD = """# Command line reference
 
 Made by `docs/make_cli_reference.py` from the application; `patchkit COMMAND --help` shows the same.
 
-Results go to stdout, everything else to stderr. Every command takes either `--json` (one object on
-stdout with `"schema": "patchkit.<command>/1"`, errors as one line on stderr) or `--quiet` (the value
-that matters and nothing else).
+Results go to stdout, everything else to stderr. Every command takes either `--json` (one object
+on stdout with `"schema": "patchkit.<command>/1"`, errors as one line on stderr) or `--quiet` (the
+value that matters and nothing else).
 [Exit codes, streams and errors](exit-codes.md) has the details.
 """
 
