@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from patchkit.editing import EditPlan as EditPlan
     from patchkit.editing import EditReport as EditReport
     from patchkit.editing import edit as edit
+    from patchkit.editing import plan_edit as plan_edit
     from patchkit.editing.recipe import Recipe as Recipe
     from patchkit.editing.recipe import RecipeError as RecipeError
     from patchkit.editing.recipe import read_recipe as read_recipe
@@ -90,6 +91,7 @@ _HOME = {
     "PatchInfo": "patch.reader",
     "PatchkitError": "errors",
     "plan_apply": "apply",
+    "plan_edit": "editing",
     "Probe": "facts.reading",
     "Problem": "facts.reading",
     "Progress": "events",
