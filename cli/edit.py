@@ -1,7 +1,7 @@
 """`patchkit edit`: facts become a patch."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -217,12 +217,21 @@ def _plan(out: Out, asked: "FactsFile", base: str, recipe: "Recipe", target: Pat
     chosen = f"chosen by measurement among {count(plan.candidates, 'candidate')}"
     out.fields(
         {
-            "write": f"{target} (at most {size(plan.patch_bytes)})",
+            "write": f"{target} (about {size(plan.patch_bytes)} at most)",
             "layers": chosen if plan.layers is None else some(plan.layers),
             "memory": f"at most {size(plan.memory_bytes)} besides the model",
         }
     )
-    data = {"dry_run": True, "path": str(target), "base": _base(checkpoint), **asdict(plan)}
+    data = {
+        "dry_run": True,
+        "path": str(target),
+        "bytes": plan.patch_bytes,
+        "base": _base(checkpoint),
+        "facts": {"total": plan.facts, "subjects": plan.subjects},
+        "layers": {"layers": plan.layers, "candidates": plan.candidates},
+        "batches": plan.batches,
+        "memory_bytes": plan.memory_bytes,
+    }
     out.result(data, quiet=str(target))
 
 

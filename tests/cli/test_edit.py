@@ -44,6 +44,25 @@ def test_edit(check: Check, facts: Path, base: Path) -> None:
     assert patch.facts_jsonl == to_jsonl(FACTS)
 
 
+def test_plan_writes_nothing(facts: Path, base: Path) -> None:
+    args = ["edit", facts, "--base", base, "--plan"]
+    ran = run(*args)
+    assert (ran.code, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
+    assert lines[0] == f"Would edit 2 facts (2 subjects) of {base} in 1 batch"
+    assert [line.split()[0] for line in lines[1:]] == ["write", "layers", "memory"]
+    assert "chosen by measurement" in lines[2]
+    assert "layers  1" in run(*args, "--layers", "1").stdout
+    data = run(*args, "--json").data
+    assert data["schema"] == "patchkit.edit/1"
+    assert (data["dry_run"], data["path"]) == (True, "facts.patch.safetensors")
+    assert data["facts"] == {"total": 2, "subjects": 2}
+    assert data["layers"] == {"layers": None, "candidates": 3}
+    assert data["bytes"] > 0
+    assert run(*args, "-q").stdout == "facts.patch.safetensors\n"
+    assert [path.name for path in Path().iterdir()] == ["facts.jsonl"]
+
+
 def test_the_report_for_people(facts: Path, base: Path) -> None:
     lines = run("edit", facts, "--base", base).stdout.splitlines()
     assert lines[0].startswith("✓ wrote facts.patch.safetensors (")
