@@ -129,7 +129,9 @@ def _condition(kept: Sequence[tuple[Tensor, Tensor]]) -> tuple[float | None, flo
 
 
 def _kappa(w: Tensor) -> float | None:
-    """Return σ₁ / σₙ, None for a matrix without full rank."""
+    """Return σ₁ / σₙ, None for a matrix without full rank or with values that are not finite."""
+    if not bool(torch.isfinite(w).all()):
+        return None
     values: Tensor = torch.linalg.svdvals(w)
     least = float(values[-1])
     return float(values[0]) / least if least > 0 else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from patchkit.apply.lock import root_of
 from patchkit.errors import FormatError, InvariantError
+from patchkit.events import SILENT, Progress, phase
 from patchkit.factors.action import Factor
 from patchkit.patch.metadata import FORMAT
 from patchkit.patch.parts import read_factors
@@ -29,6 +30,7 @@ def verify_patch(
     base: str | Path | None = None,
     *,
     deep: bool = False,
+    progress: Progress = SILENT,
 ) -> Report:
     """Check format, digest, finite, orthogonality, base-match, norm, condition and rounding.
 
@@ -56,7 +58,7 @@ def verify_patch(
         ),
         verdicts.finite_check(factors),
         verdicts.orthogonality_check(defects),
-        *_against(checkpoint, layout, factors, defects, deep),
+        *_against(checkpoint, layout, factors, defects, deep, progress),
     ))  # fmt: skip
 
 
@@ -66,6 +68,7 @@ def _against(
     factors: Mapping[str, Sequence[Factor]],
     defects: verdicts.Outcome,
     deep: bool,
+    progress: Progress,
 ) -> tuple[Check, ...]:
     if checkpoint is None:
         return (
@@ -74,11 +77,16 @@ def _against(
             verdicts.condition_check(defects, {}),
             verdicts.needs_base("rounding", verdicts.ROUNDING_LIMIT),
         )
-    measured = {
-        name: reason if isinstance(reason := defects[name], str)
-        else _measured(checkpoint, layout, name, ordered, deep)
-        for name, ordered in factors.items()
-    }  # fmt: skip
+    measured: dict[str, Measured | str] = {}
+    with phase(progress, "measuring edited tensors", len(factors), "tensors") as advance:
+        for name, ordered in factors.items():
+            broken = defects[name]
+            measured[name] = (
+                broken
+                if isinstance(broken, str)
+                else _measured(checkpoint, layout, name, ordered, deep)
+            )
+            advance(1)
     return (
         verdicts.base_match_check(checkpoint, layout),
         verdicts.norm_check(defects, measured),

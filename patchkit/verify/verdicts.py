@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 
 from patchkit.factors.action import Factor
 from patchkit.patch.parts import factor_parts, values_not_finite
@@ -18,6 +18,7 @@ NORM_LIMIT = 1e-6
 CONDITION_LIMIT = 1e-6
 ROUNDING_LIMIT = 0.25
 _EPSILON = 2.0**-52
+_NOTHING_PROMISED = "an additive factor promises nothing about singular values"
 
 Outcome = Mapping[str, float | str]
 """A number for each tensor, or the sentence that says why there is none."""
@@ -45,7 +46,7 @@ def finite_check(factors: Mapping[str, Sequence[Factor]]) -> Check:
 
 def orthogonality_check(defects: Outcome) -> Check:
     """The bound on the relative change of any squared singular value, from the factors alone."""
-    return _worst("orthogonality", defects, ORTHOGONALITY_LIMIT)
+    return _worst("orthogonality", _bounds(defects, float), ORTHOGONALITY_LIMIT)
 
 
 def base_match_check(checkpoint: Checkpoint, layout: PatchLayout) -> Check:
@@ -110,11 +111,14 @@ def _each(measured: Mapping[str, Measured | str], field: str) -> dict[str, float
 
 
 def _bounds(defects: Outcome, bound: Callable[[float], float]) -> dict[str, float | str]:
-    return {name: e if isinstance(e, str) else bound(e) for name, e in defects.items()}
+    return {
+        name: e if isinstance(e, str) else _NOTHING_PROMISED if e == inf else bound(e)
+        for name, e in defects.items()
+    }
 
 
 def _size(value: float | str) -> float:
-    return inf if isinstance(value, str) else value
+    return inf if isinstance(value, str) or isnan(value) else value
 
 
 def _worst(name: str, values: Outcome, limit: float, detail: str = "") -> Check:
@@ -129,5 +133,5 @@ def _verdict(name: str, values: Outcome, tensor: str | None, limit: float, detai
     if isinstance(value, str):
         return Check(name, None, limit, False, value, tensor)
     if not isfinite(value):
-        return Check(name, None, limit, False, "an additive factor bounds nothing", tensor)
+        return Check(name, None, limit, False, f"{tensor} gives no finite value", tensor)
     return Check(name, value, limit, value <= limit, detail, tensor)

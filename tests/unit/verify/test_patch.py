@@ -198,3 +198,15 @@ def test_missing_files_are_errors(tmp_path: Path) -> None:
         verify_patch(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="is not a folder"):
         verify_patch(written(tmp_path), tmp_path / "none")
+
+
+def test_a_base_that_is_not_finite_is_a_verdict(tmp_path: Path) -> None:
+    tensors = weights(torch.float32)
+    tensors[LINEAR[1]][3, 4] = math.nan
+    base = write_folder(tmp_path / "base", tensors)
+    path = tmp_path / "p.safetensors"
+    write_patch(path, base, {name: [rotation("input", 20, 1)] for name in LINEAR})
+    report = verify_patch(path, base)
+    assert not report["norm"].ok
+    assert report["norm"].tensor == LINEAR[1]
+    assert "no finite value" in report["norm"].detail
