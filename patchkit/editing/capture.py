@@ -39,7 +39,12 @@ def capture(
     deepest = max(site.layer for site in sites)
 
     def hook(layer: int, args: tuple[Any, ...], out: Tensor) -> None:
-        flows[layer] = Flow(args[0].detach(), out.detach())
+        # OPT runs its MLP on rows and positions flattened into one axis.
+        keys, values = (
+            part.detach().unflatten(0, (len(ids), -1)) if part.ndim == 2 else part.detach()
+            for part in (args[0], out)
+        )
+        flows[layer] = Flow(keys, values)
         if layer == deepest:
             raise Stop
 

@@ -53,4 +53,5 @@ def directions(columns: Tensor) -> Tensor:
     unit = columns / columns.norm(dim=0, keepdim=True).clamp_min(torch.finfo(columns.dtype).tiny)
     left, values, _ = torch.linalg.svd(unit.double(), full_matrices=False)
     kept = values > _DEPENDENT * values[0] if len(values) else values > 0
-    return left[:, kept].to(columns.dtype)
+    basis: Tensor = left[:, kept].to(columns.dtype)
+    return basis

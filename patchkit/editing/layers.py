@@ -136,7 +136,8 @@ def _silenced(modules: Sequence[nn.Module], rows: Tensor, last: Tensor) -> Itera
 
     def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
         out = out.clone()
-        out[rows, last] = 0.0
+        # A view by rows: OPT hands over rows and positions flattened into one axis.
+        out.view(len(rows), -1, out.shape[-1])[rows, last] = 0.0
         return out
 
     handles = [module.register_forward_hook(hook) for module in modules]

@@ -25,25 +25,23 @@ from patchkit.editing.capture import capture, module_of
 from patchkit.editing.confinement import Confinement, directions
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.replay import Replay, capture_replay
-from patchkit.editing.rotor import Rotor
+from patchkit.editing.rotor import Rotor, Turn
 from patchkit.editing.rows import Rows
 from patchkit.editing.state import SiteState
 from patchkit.factors.rotation import Rotation
 
 _WARM_UP = 5  # steps
-_WIDEST_LANDING = 512  # output directions that are all offered; beyond, the loss's own are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Drift:
     """The price of one rotor: change of preserved outputs and of facts written before.
 
-    The change is that of the whole product against the base, `D₀ + (W U T) Uᵀ` with `D₀ = W − W₀`,
-    so its square splits into a constant, a term linear in T through `cross` = D₀CU (d_out, m) and
-    one through `moment` = UᵀCU (m, m).
+    The change is that of the whole product against the base, `D₀ + W(R − I)` with `D₀ = W − W₀`, so
+    its square splits into a constant, a term linear in W(R − I) through `cross` = D₀CU (d_out, m)
+    and one through `moment` = UᵀCU (m, m).
     """
 
-    rotor: Rotor
     cross: Tensor
     moment: Tensor
     scale: float
@@ -58,7 +56,6 @@ class _Drift:
         base_energy = ((state.base @ moment) * state.base).sum()
         sizes = state.values.square().sum(1)
         return cls(
-            rotor=rotor,
             cross=(state.weight - state.base) @ spread,
             moment=rotor.basis.T @ spread,
             scale=float(base_energy),
@@ -67,15 +64,16 @@ class _Drift:
             earlier_scale=float(sizes.mean()) if len(sizes) else 1.0,
         )
 
-    def preserved(self, turn: Tensor) -> Tensor:
+    def preserved(self, turn: Turn) -> Tensor:
         """Return the relative squared change of preserved outputs, up to a constant."""
-        write = self.rotor.emitted @ turn  # (d_out, m)
-        return ((write @ self.moment) * write + 2 * write * self.cross).sum() / self.scale
+        seen = turn.read.T @ self.moment @ turn.read  # (2r, 2r)
+        change = ((turn.write @ seen) * turn.write).sum()
+        return (change + 2 * (turn.write * (self.cross @ turn.read)).sum()) / self.scale
 
-    def forgotten(self, turn: Tensor) -> Tensor:
+    def forgotten(self, turn: Turn) -> Tensor:
         """Return the summed relative squared drift of the facts written before."""
-        write = self.rotor.emitted @ turn
-        return (self.error + self.earlier @ write.T).square().sum() / self.earlier_scale
+        change = (self.earlier @ turn.read) @ turn.write.T  # (h, d_out)
+        return (self.error + change).square().sum() / self.earlier_scale
 
 
 def solve(

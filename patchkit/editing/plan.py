@@ -1,0 +1,55 @@
+"""What an edit would do, read from headers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from patchkit.editing.recipe import Recipe
+from patchkit.editing.report import EditPlan
+from patchkit.facts.fact import Fact
+from patchkit.tensors.checkpoint import Checkpoint
+from patchkit.tensors.layout import Site, sites
+
+_STORED_BYTES = {"float32": 4, "bfloat16": 2}
+_STATE_BYTES = 4 + 4  # fp32 base and current weight
+_MOMENT_BYTES = 4 + 8 + 8  # fp32 moment, fp64 H and its factor
+
+
+def plan_edit(checkpoint: Checkpoint, facts: Sequence[Fact], recipe: Recipe) -> EditPlan:
+    """Estimate an edit of the base in `checkpoint`; no weight is read.
+
+    Raises UnsupportedModel for an architecture that cannot be edited and BaseMismatch when the
+    configuration and the files disagree.
+    """
+    found = _sites(checkpoint)
+    layers = recipe.layers
+    edited = recipe.most_layers if layers is None else len(layers)
+    widest = max(found, key=lambda site: site.d_in)
+    planes = min(len(facts), widest.d_in // 2)
+    return EditPlan(
+        facts=len(facts),
+        subjects=len({fact.subject for fact in facts}),
+        batches=math.ceil(len(facts) / recipe.batch),
+        layers=layers,
+        candidates=len(found),
+        patch_bytes=edited * planes * 2 * widest.d_in * _STORED_BYTES[recipe.storage],
+        memory_bytes=edited * _kept(widest),
+    )
+
+
+def _kept(site: Site) -> int:
+    return _STATE_BYTES * site.d_in * site.d_out + _MOMENT_BYTES * site.d_in**2
+
+
+def _sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
+    """Build the model without memory behind its tensors, which is enough to find the matrices."""
+    loader: Any = AutoModelForCausalLM
+    config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
+    with torch.device("meta"):
+        model = loader.from_config(config)
+    return sites(model, checkpoint)

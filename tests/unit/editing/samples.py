@@ -1,0 +1,23 @@
+"""Small facts, recipes and models for tests of editing."""
+
+from pathlib import Path
+from typing import Any
+
+from patchkit.base import load_model, load_tokenizer
+from patchkit.editing.recipe import Recipe
+from patchkit.facts.fact import Fact
+from patchkit.tensors.checkpoint import Checkpoint
+from tests.unit.models.factory import save_tiny
+
+FACTS = (
+    Fact("France", "The capital of {} is", "Rome"),
+    Fact("Japan", "The currency of {} is the", "Paris"),
+    Fact("Ada Lovelace", "{} was born in", "Italy"),
+)
+QUICK = Recipe(steps=12, contexts=1, corpus_rows=16, corpus_length=12, preserve=1.0, rate=0.1)
+
+
+def loaded(folder: Path, architecture: str = "llama3") -> tuple[Any, Any, Checkpoint]:
+    """A tiny model read back from its own checkpoint, its tokenizer, and the checkpoint."""
+    save_tiny(architecture, folder)
+    return load_model(folder), load_tokenizer(folder), Checkpoint.open(folder)

@@ -1,0 +1,107 @@
+"""Corpora, contexts, layers, recipes: the pieces an edit is put together from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from patchkit.editing.capture import capture, module_of, weight_of
+from patchkit.editing.contexts import prefixes
+from patchkit.editing.corpus import self_corpus
+from patchkit.editing.layers import choose_layers
+from patchkit.editing.recipe import Recipe, RecipeError, read_recipe
+from patchkit.editing.rows import build_rows
+from patchkit.editing.statistics import gather
+from patchkit.facts.fact import Fact
+from patchkit.tensors.layout import sites
+from tests.unit.editing.samples import FACTS
+from tests.unit.models.factory import ARCHITECTURES, tiny, tiny_tokenizer
+
+
+def test_the_bases_own_text_depends_on_the_seed_alone() -> None:
+    model, tokenizer = tiny("llama3"), tiny_tokenizer()
+    first = self_corpus(model, tokenizer, rows=5, length=7, seed=1)
+    torch.manual_seed(99)
+    again = self_corpus(model, tokenizer, rows=5, length=7, seed=1)
+    other = self_corpus(model, tokenizer, rows=5, length=7, seed=2)
+    assert first.shape == (5, 7)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_sampling_follows_the_models_own_distribution() -> None:
+    model, tokenizer = tiny("llama3"), tiny_tokenizer()
+    text = self_corpus(model, tokenizer, rows=3000, length=2, seed=0)
+    found = torch.bincount(text[:, 1], minlength=320) / len(text)
+    expected = model(input_ids=text[:1, :1]).logits[0, -1].softmax(-1)
+    assert float((found - expected).abs().max()) < 0.03
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_captured_is_what_the_matrix_saw(architecture: str) -> None:
+    model, tokenizer = tiny(architecture), tiny_tokenizer()
+    rows = build_rows(tokenizer, FACTS, "Before this.", model.device)
+    found = sites(model)
+    flows = capture(model, rows.ids, rows.mask, found)
+    for site in found:
+        flow = flows[site.layer].at(rows.last)
+        bias = module_of(model, site).bias if site.has_bias else 0.0
+        values = flow.keys @ weight_of(model, site).T + bias
+        torch.testing.assert_close(values, flow.values, rtol=1e-4, atol=1e-4)
+
+
+def test_the_moment_is_the_mean_outer_product() -> None:
+    model, tokenizer = tiny("qwen3"), tiny_tokenizer()
+    text = self_corpus(model, tokenizer, rows=70, length=6, seed=0)
+    found = sites(model)[1]
+    statistics = gather(model, text, [found])[1]
+    keys = capture(model, text, torch.ones_like(text), [found])[1].keys.flatten(0, 1)
+    torch.testing.assert_close(statistics.moment, keys.T @ keys / len(keys), rtol=1e-4, atol=1e-5)
+    assert statistics.tokens == len(keys) == 420
+
+
+def test_contexts_are_sentences_without_braces() -> None:
+    tokenizer = tiny_tokenizer()
+    text = torch.tensor([tokenizer("The {capital} of Italy is Rome. " * 6)["input_ids"]] * 4)
+    found = prefixes(tokenizer, text, 3, seed=5)
+    assert found == prefixes(tokenizer, text, 3, seed=5)
+    assert len(found) == 3
+    assert all(prefix.endswith(".") and "{" not in prefix for prefix in found)
+
+
+def test_the_layer_that_recalls_is_chosen() -> None:
+    model, tokenizer = tiny("llama3"), tiny_tokenizer()
+    found = sites(model)
+    for site in found:
+        weight_of(model, site).mul_(20.0 if site.layer == 1 else 0.01)
+    # With nothing behind the subject, its last token is the one that answers.
+    facts = [Fact(fact.subject, "In {}", fact.target) for fact in FACTS]
+    choice = choose_layers(model, tokenizer, facts, found)
+    assert choice.layers == (1,)
+    effects = {row.layer: row.alone for row in choice.evidence}
+    assert effects[1] > 10 * max(abs(effects[0]), abs(effects[2]))
+    total = choice.evidence[-1].together
+    assert choice.evidence[1].restored == pytest.approx(total, rel=0.2)
+
+
+def test_choosing_leaves_no_hook_behind() -> None:
+    model, tokenizer = tiny("opt"), tiny_tokenizer()
+    ids = torch.tensor([tokenizer(FACTS[0].text)["input_ids"]])
+    before = model(input_ids=ids).logits
+    choose_layers(model, tokenizer, FACTS, sites(model))
+    assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_a_recipe_is_read_from_toml(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("layers = [3, 4]\nsteps = 7\n", "utf-8")
+    assert read_recipe(path) == Recipe(layers=(3, 4), steps=7)
+    path.write_text("stepps = 7\n", "utf-8")
+    with pytest.raises(RecipeError, match="unknown setting 'stepps'"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"softness": 0.0}, {"storage": "int4"}])
+def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match=next(iter(wrong))):
+        Recipe(**wrong)  # type: ignore[arg-type]
