@@ -18,7 +18,7 @@ from patchkit.errors import BaseMismatch, OutputError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.patch.writing import write_atomically
 from patchkit.tensors.clone import can_reflink, create, fill
-from patchkit.tensors.rewrite import LOCK, RangeWriter, staged_folder
+from patchkit.tensors.rewrite import LOCK, RangeWriter, check_place, staged_folder
 
 Digests = Mapping[str, str]
 
@@ -66,6 +66,7 @@ def apply_patches(
     """
     begun = time.monotonic()
     out = Path(out)
+    check_place(out, overwrite=overwrite)
     plan = plan_apply(base, patches, allow_other_base=allow_other_base)
     _check_apart(plan, out)
     before = _digests(plan, progress)

@@ -43,7 +43,7 @@ def rewrite_tensor(
     for start, rows in _rows(checkpoint, tensor, dtype):
         new = action.rows(start, rows).to(dtype)
         _check_finite(tensor, start, new)
-        data = new.contiguous().view(torch.uint8).numpy().data.cast("B")
+        data = _bytes_of(new.contiguous())
         state.update(data)
         writer.write(position, data)
         position += len(data)
@@ -66,12 +66,24 @@ def _action(tensor: PlannedTensor, patches: Sequence[PlannedPatch]) -> Action:
 def _rows(
     checkpoint: Checkpoint, tensor: PlannedTensor, dtype: torch.dtype
 ) -> Iterator[tuple[int, Tensor]]:
-    """Blocks of rows (n, columns) in fp64, with the index of the first."""
+    """Blocks of rows (n, columns) in fp64, with the index of the first; valid until the next."""
     info = tensor.entry.info
     max_bytes = _BLOCK // _FP64 * itemsize(info.dtype)
+    # One buffer for all blocks: fresh pages would cost as much time as the arithmetic saves.
+    stored = torch.empty(0, dtype=dtype)
+    values = torch.empty(0, dtype=torch.float64)
     for start, data in checkpoint.blocks(tensor.name, max_bytes):
-        stored = torch.frombuffer(bytearray(data), dtype=dtype)
-        yield start, stored.view(-1, *info.shape[1:]).to(torch.float64)
+        count = len(data) // itemsize(info.dtype)
+        if count != stored.numel():
+            stored = torch.empty(count, dtype=dtype)
+            values = torch.empty(count, dtype=torch.float64)
+        _bytes_of(stored)[:] = data
+        yield start, values.copy_(stored).view(-1, *info.shape[1:])
+
+
+def _bytes_of(t: Tensor) -> memoryview:
+    """The memory of a contiguous tensor."""
+    return memoryview(t.view(torch.uint8).numpy()).cast("B")  # type: ignore[arg-type]
 
 
 def _check_finite(tensor: PlannedTensor, start: int, rows: Tensor) -> None:

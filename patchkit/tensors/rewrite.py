@@ -65,7 +65,7 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     out = Path(os.path.abspath(out))
     partial = out.with_name(out.name + ".partial")
     try:
-        _check_place(out, overwrite)
+        check_place(out, overwrite=overwrite)
         _begin(out, partial)
     except OSError as error:
         raise output_error(out, error) from error
@@ -92,7 +92,9 @@ def output_error(out: Path, error: OSError) -> OutputError:
     )
 
 
-def _check_place(out: Path, overwrite: bool) -> None:
+def check_place(out: Path, *, overwrite: bool = False) -> None:
+    """OutputError unless a folder can be made at `out`, or replaced there if `overwrite`."""
+    out = Path(os.path.abspath(out))
     if not out.name:
         raise OutputError(f"{out} cannot be an output folder")
     if not out.parent.is_dir():
