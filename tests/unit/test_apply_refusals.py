@@ -143,7 +143,7 @@ def test_an_existing_output_stays(tmp_path: Path, base: Path, patch: Path) -> No
 def test_the_base_is_never_written_to(
     tmp_path: Path, base: Path, patch: Path, place: str, unchanged: Callable[[], bool]
 ) -> None:
-    with pytest.raises(OutputError, match="inside each other|holds no model"):
+    with pytest.raises(OutputError, match=r"inside each other|holds no model"):
         apply_patches(base, [patch], tmp_path / place, overwrite=True)
     assert unchanged()
 
