@@ -39,7 +39,7 @@ def measure_tensor(
         displacement=math.sqrt(_energy(change, moment) / _energy(base, moment)),
         rounding=_lost(product, change, keys.double(), stored),
         norm_ratio=float(product.norm() / base.norm()),
-        condition_ratio=_condition(product) / _condition(base),
+        condition_ratio=condition(product) / condition(base),
         free_share=float(confinement.share(keys).mean()),
     )
 
@@ -71,6 +71,7 @@ def _largest_angle(factor: Factor) -> float:
     return factor.norm() if isinstance(factor, Rotation) else 0.0
 
 
-def _condition(matrix: Tensor) -> float:
+def condition(matrix: Tensor) -> float:
+    """Return the condition number κ₂ of a matrix (d_out, d_in); O(d_out² d_in)."""
     values = torch.linalg.svdvals(matrix)
     return float(values[0] / values[-1].clamp_min(torch.finfo(values.dtype).tiny))

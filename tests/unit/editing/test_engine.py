@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from patchkit.editing import Edit, edit, engine
+from patchkit.editing import edit, engine
 from patchkit.editing.plan import plan_edit
 from patchkit.errors import FactsError, SolveError, UnsupportedModel
 from patchkit.facts.fact import Fact
@@ -87,25 +87,29 @@ def test_the_patch_is_handed_over_before_it_is_measured(
     assert Patch.read(kept[0].to_bytes()).digest == kept[0].digest
 
 
+def known_fact(model: Any, tokenizer: Any) -> Fact:
+    """A fact the model states already: its own first choice, where that is a letter."""
+    for number in range(200):
+        prompt = f"Of {number} capitals, {{}} ("
+        said = answers(model, encode_all(tokenizer, [fact_passage(Fact("France", prompt, "x"))]))
+        letter = tokenizer.decode(list(said[0].predicted))
+        if letter.isascii() and letter.isalpha():
+            return Fact("France", prompt, letter)
+    raise AssertionError("no prompt was answered with a letter")
+
+
 def test_known_facts_can_be_left_out(tmp_path: Path) -> None:
     model, tokenizer, checkpoint = loaded(tmp_path / "base")
-    strong = replace(QUICK, layers=(0, 1, 2), steps=100, rate=0.3, preserve=1e-3)
-    paris = Fact("France", "The capital of {} is", "Paris")
-    first = edit(model, tokenizer, [paris], checkpoint=checkpoint, recipe=strong)
-    assert first.report.facts[0].reached
-
-    def again(facts: tuple[Fact, ...]) -> Edit:
-        return edit(
-            model, tokenizer, facts, checkpoint=checkpoint, recipe=QUICK,
-            previous=[first.patch], skip_known=True,
-        )  # fmt: skip
-
-    made = again((paris, FACTS[1]))
+    known = known_fact(model, tokenizer)
+    made = edit(
+        model, tokenizer, [known, FACTS[1]], checkpoint=checkpoint, recipe=QUICK, skip_known=True
+    )
+    assert [fact.known for fact in made.report.facts] == [True, False]
     assert [fact.edited for fact in made.report.facts] == [False, True]
     assert made.patch.metadata.facts is not None
     assert made.patch.metadata.facts.count == 1
     with pytest.raises(FactsError, match="already answers"):
-        again((paris,))
+        edit(model, tokenizer, [known], checkpoint=checkpoint, recipe=QUICK, skip_known=True)
 
 
 def test_no_facts_is_an_error(tmp_path: Path) -> None:
