@@ -32,13 +32,13 @@ class Recipe:
     most_layers: int = 1
     batch: int = 50
     contexts: int = 4
-    steps: int = 60
+    steps: int = 50
     rate: float = 0.05
     softness: float = 0.3
-    preserve: float = 1000.0
+    preserve: float = 10000.0
     history: float = 10.0
     floor: float = 0.1
-    corpus_rows: int = 2048
+    corpus_rows: int = 1024
     corpus_length: int = 64
     seed: int = 0
     storage: Storage = "float32"

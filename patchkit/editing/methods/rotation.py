@@ -28,6 +28,7 @@ from patchkit.editing.replay import Replay, capture_replay
 from patchkit.editing.rotor import Rotor, Turn
 from patchkit.editing.rows import Rows
 from patchkit.editing.state import SiteState
+from patchkit.errors import SolveError
 from patchkit.factors.rotation import Rotation
 
 _WARM_UP = 5  # steps
@@ -86,7 +87,7 @@ def solve(
     """Write one batch of facts, given as rows in several contexts, and return the new states.
 
     The model's weights are those of `states` and are not touched. `advance` is called with the
-    number of facts for every finished step.
+    number of facts for every finished step. Raises SolveError when the loss is not finite.
     """
     keys = {layer: _mean_keys(model, state, contexts) for layer, state in states.items()}
     rotors = {layer: _rotor(state, keys[layer], recipe) for layer, state in states.items()}
@@ -104,6 +105,7 @@ def solve(
         for drift, turn in zip(drifts, turns, strict=True):
             loss = loss + recipe.preserve * drift.preserved(turn)
             loss = loss + recipe.history * drift.forgotten(turn)
+        _check_finite(loss, step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -128,8 +130,9 @@ def _rotor(state: SiteState, keys: Tensor, recipe: Recipe) -> Rotor:
     """Offer reading directions for `keys` (n, d_in) and landing directions for every output."""
     confinement = Confinement.of(state, recipe.softness, recipe.history)
     reading = directions(confinement.free(keys.T))  # (d_in, r)
-    landing = directions(confinement.free(state.weight.T))  # (d_in, d_out)
-    basis = directions(torch.cat([reading, landing], dim=1))  # (d_in, m)
+    landing = confinement.free(state.weight.T)  # (d_in, d_out)
+    landing = torch.nn.functional.normalize(landing, dim=0)
+    basis, _ = torch.linalg.qr(torch.cat([reading, landing], dim=1))  # (d_in, m)
     return Rotor(state.weight, basis, basis.T @ reading)
 
 
@@ -143,6 +146,14 @@ def _wanted(replays: Sequence[Replay], contexts: Sequence[Rows], step: int, floo
         losses = torch.nn.functional.cross_entropy(logits, rows.label_id, reduction="none")
         total = total + rows.per_fact(losses).clamp_min(floor).sum() / len(chosen)
     return total
+
+
+def _check_finite(loss: Tensor, step: int) -> None:
+    if not math.isfinite(loss.item()):
+        raise SolveError(
+            f"the loss is {loss.item()} at step {step + 1}",
+            hint="compute in another precision with --dtype float32, or lower the recipe's rate",
+        )
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
