@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from patchkit.editing import edit as edit
     from patchkit.editing import plan_edit as plan_edit
     from patchkit.editing.recipe import Recipe as Recipe
-    from patchkit.editing.recipe import RecipeError as RecipeError
     from patchkit.editing.recipe import read_recipe as read_recipe
     from patchkit.errors import BaseMismatch as BaseMismatch
     from patchkit.errors import CheckpointError as CheckpointError
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from patchkit.errors import InvariantError as InvariantError
     from patchkit.errors import OutputError as OutputError
     from patchkit.errors import PatchkitError as PatchkitError
+    from patchkit.errors import RecipeError as RecipeError
     from patchkit.errors import SolveError as SolveError
     from patchkit.errors import UnsupportedModel as UnsupportedModel
     from patchkit.evaluate import EvalReport as EvalReport
@@ -99,7 +99,7 @@ _HOME = {
     "read_info": "patch.reader",
     "read_recipe": "editing.recipe",
     "Recipe": "editing.recipe",
-    "RecipeError": "editing.recipe",
+    "RecipeError": "errors",
     "Report": "report",
     "resolve_base": "base",
     "SILENT": "events",

@@ -7,6 +7,7 @@
     ├── BaseMismatch       base_mismatch      a patch and a base do not belong together
     ├── UnsupportedModel   unsupported_model  an architecture has no module that can be edited
     ├── InvariantError     invariant_broken   a number breaks what the mathematics promises
+    ├── RecipeError        recipe_invalid     settings that do not exist or cannot be
     ├── SolveError         solve_failed       an edit could not be computed
     └── OutputError        output_failed      a result could not be written
 
@@ -98,6 +99,12 @@ class InvariantError(PatchkitError):
     """A value breaks an invariant: not finite, or outside the limit of the mathematics."""
 
     code: ClassVar[str] = "invariant_broken"
+
+
+class RecipeError(PatchkitError):
+    """A recipe names a setting that does not exist or gives it an impossible value."""
+
+    code: ClassVar[str] = "recipe_invalid"
 
 
 class SolveError(PatchkitError):

@@ -7,15 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from patchkit.errors import PatchkitError
+from patchkit.errors import RecipeError
 
 Storage = Literal["float32", "bfloat16"]
-
-
-class RecipeError(PatchkitError):
-    """A recipe names a setting that does not exist or gives it an impossible value."""
-
-    code = "recipe_invalid"
 
 
 @dataclass(frozen=True, slots=True)

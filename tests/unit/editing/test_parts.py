@@ -9,9 +9,10 @@ from patchkit.editing.capture import capture, module_of, weight_of
 from patchkit.editing.contexts import prefixes
 from patchkit.editing.corpus import self_corpus
 from patchkit.editing.layers import choose_layers
-from patchkit.editing.recipe import Recipe, RecipeError, read_recipe
+from patchkit.editing.recipe import Recipe, read_recipe
 from patchkit.editing.rows import build_rows
 from patchkit.editing.statistics import gather
+from patchkit.errors import RecipeError
 from patchkit.facts.fact import Fact
 from patchkit.tensors.layout import sites
 from tests.unit.editing.samples import FACTS
