@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -54,15 +55,30 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a TOML file whose keys are the names of `Recipe`; RecipeError on any other key."""
-    given = tomllib.loads(path.read_text("utf-8"))
-    known = {field.name for field in fields(Recipe)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise RecipeError(
-            f"{path.name} has the unknown setting {unknown[0]!r}",
-            hint="settings are: " + ", ".join(sorted(known)),
-        )
-    if given.get("layers") is not None:
+    """Read a TOML file whose keys are settings; RecipeError on anything else in it."""
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path.name} cannot be read as a recipe: {error}") from error
+    known = asdict(Recipe())
+    for name, value in given.items():
+        _check(path.name, name, value, known)
+    if "layers" in given:
         given["layers"] = tuple(given["layers"])
     return Recipe(**given)
+
+
+def _check(file: str, name: str, value: object, known: Mapping[str, object]) -> None:
+    """RecipeError unless `name` is a setting and `value` of its type; whole numbers are numbers."""
+    if name not in known:
+        raise RecipeError(
+            f"{file} has the unknown setting {name!r}",
+            hint="settings are: " + ", ".join(sorted(known)),
+        )
+    if name == "layers":
+        right = isinstance(value, list) and all(type(layer) is int for layer in value)
+    else:
+        wanted = type(known[name])
+        right = type(value) is wanted or (wanted is float and type(value) is int)
+    if not right:
+        raise RecipeError(f"{file} gives {name} the value {value!r}, which is of another type")

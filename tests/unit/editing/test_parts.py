@@ -97,8 +97,21 @@ def test_a_recipe_is_read_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text("layers = [3, 4]\nsteps = 7\n", "utf-8")
     assert read_recipe(path) == Recipe(layers=(3, 4), steps=7)
-    path.write_text("stepps = 7\n", "utf-8")
-    with pytest.raises(RecipeError, match="unknown setting 'stepps'"):
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stepps = 7", "unknown setting 'stepps'"),
+        ("steps = 'many'", "steps the value 'many'"),
+        ("layers = 3", "layers the value 3"),
+        ("steps = [", "cannot be read as a recipe"),
+    ],
+)
+def test_a_bad_recipe_is_explained(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(RecipeError, match=said):
         read_recipe(path)
 
 
