@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 import torch
 from torch import Tensor
@@ -137,5 +137,8 @@ def _kappa(w: Tensor) -> float | None:
     return float(values[0]) / least if least > 0 else None
 
 
-def _ratio(numerator: float, denominator: float, otherwise: float) -> float:
-    return numerator / denominator if denominator > 0 else otherwise
+def _ratio(numerator: float, denominator: float, of_zeros: float) -> float:
+    """Return the quotient; not a number where either is not, so that it cannot pass a limit."""
+    if denominator == 0:
+        return of_zeros if numerator == 0 else inf
+    return numerator / denominator

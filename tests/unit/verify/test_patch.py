@@ -210,3 +210,15 @@ def test_a_base_that_is_not_finite_is_a_verdict(tmp_path: Path) -> None:
     assert not report["norm"].ok
     assert report["norm"].tensor == LINEAR[1]
     assert "no finite value" in report["norm"].detail
+    assert not report["rounding"].ok
+
+
+def test_adding_to_a_weight_of_zeros_changes_its_norm(tmp_path: Path) -> None:
+    tensors = weights(torch.float32)
+    tensors[LINEAR[0]].zero_()
+    base = write_folder(tmp_path / "base", tensors)
+    path = tmp_path / "p.safetensors"
+    write_patch(path, base, {LINEAR[0]: [additive(1)]})
+    assert not verify_patch(path, base)["norm"].ok
+    write_patch(path, base, {LINEAR[0]: [rotation("input", 20, 1)]})
+    assert verify_patch(path, base).ok
