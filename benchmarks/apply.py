@@ -4,15 +4,16 @@
 
 Makes a sharded bf16 checkpoint and a random patch in a temporary folder, then measures, each in
 its own process: peak memory of applying above that of a process that imported torch; seconds of
-applying beside those of `cp` of the rewritten shards, both with the base in the page cache, both
-with and without waiting for the disk; and compares every byte outside the edited ranges. Needs
-about three times the checkpoint's size of disk.
+applying beside those of `cp` of the rewritten shards, both with the base in the page cache (apply
+waits for the disk, plain `cp` does not), and the processor time of both; and compares every byte
+outside the edited ranges. Needs about three times the checkpoint's size of disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -43,10 +44,11 @@ def peak():
 """
 BASELINE = f"{PEAK}\nimport torch\nprint(peak())"
 APPLY = f"""{PEAK}
-import json, sys, torch
+import json, sys, time, torch
 from patchkit.apply import apply_patches
+start = time.process_time()
 report = apply_patches(sys.argv[1], [sys.argv[2]], sys.argv[3])
-print(json.dumps([report.seconds, peak()]))
+print(json.dumps([report.seconds, time.process_time() - start, peak()]))
 """
 
 
@@ -115,7 +117,13 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-TIMES = ("apply", "cp", "cp_synced")
+TIMES = ("apply", "cp", "cp_synced", "apply_cpu", "cp_cpu")
+
+
+def children_seconds() -> float:
+    """Processor seconds of finished child processes."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def one_run(base: Path, patch: Path, out: Path, *, keep: bool) -> dict[str, float]:
@@ -126,17 +134,24 @@ def one_run(base: Path, patch: Path, out: Path, *, keep: bool) -> dict[str, floa
     sources = [path for path in shards if Path(path).name in edited]
     settle(base)
     copy.mkdir()
-    start = time.monotonic()
+    start, busy = time.monotonic(), children_seconds()
     subprocess.run(["cp", *sources, str(copy)], check=True)
-    copied = time.monotonic() - start
+    copied, copying = time.monotonic() - start, children_seconds() - busy
     os.sync()
     synced = time.monotonic() - start
     shutil.rmtree(copy)
     settle(base)
-    seconds, peak = json.loads(run(APPLY, str(base), str(patch), str(out)))
+    seconds, busy, peak = json.loads(run(APPLY, str(base), str(patch), str(out)))
     if not keep:
         shutil.rmtree(out)
-    return {"apply": seconds, "peak": peak, "cp": copied, "cp_synced": synced}
+    return {
+        "apply": seconds,
+        "apply_cpu": busy,
+        "peak": peak,
+        "cp": copied,
+        "cp_cpu": copying,
+        "cp_synced": synced,
+    }
 
 
 def make_checkpoint(folder: Path, options: argparse.Namespace) -> None:
@@ -168,8 +183,10 @@ def make_checkpoint(folder: Path, options: argparse.Namespace) -> None:
 
 
 def random(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    values = torch.empty(shape, dtype=torch.bfloat16)
-    return values.normal_(0, 0.02, generator=generator)
+    """Random weights that repeat: drawing each of billions would take longer than the rest."""
+    size = math.prod(shape)
+    values = torch.randn(min(size, 1 << 20), generator=generator).to(torch.bfloat16) / 50
+    return values.repeat(-(-size // len(values)))[:size].reshape(shape)
 
 
 def make_patch(base: Path, path: Path, options: argparse.Namespace) -> None:
