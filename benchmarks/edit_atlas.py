@@ -24,7 +24,7 @@ import transformers
 
 from benchmarks.atlas.records import Split, load_records, retention_facts
 from benchmarks.memit import memit_patch
-from patchkit.base import load_model, load_tokenizer, resolve_base
+from patchkit.base import load_model, load_tokenizer
 from patchkit.editing import Recipe, edit
 from patchkit.editing.knowledge import base_identity
 from patchkit.editing.measure import condition
@@ -37,6 +37,7 @@ from patchkit.scoring.metrics import FIGURES, Metrics, measure
 from patchkit.scoring.questions import Question, Reply, ask, questions
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import locate
+from patchkit.tensors.refs import resolve_base
 
 RETENTION_PROBES = 1000
 SOFTNESS_CURVE = (0.03, 0.1, 0.3, 1.0, 3.0)

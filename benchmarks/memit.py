@@ -70,7 +70,7 @@ def memit_patch(
                 weight += (wanted.double().T @ solved).to(weight.dtype)
                 left.append(wanted.T)
                 right.append(solved.float())
-        factor = Additive(torch.cat(left, dim=1), torch.cat(right))
+        factor = _lowest(torch.cat(left, dim=1), torch.cat(right))
         entry = checkpoint.tensor(site.tensor).info
         digest = checkpoint.digest(site.tensor)
         draft = TensorDraft(site.shape, entry.dtype, site.layout, digest, (factor,))
@@ -78,6 +78,13 @@ def memit_patch(
         return build_patch(base, {site.tensor: draft}, None, {"lambda": strength}, "memit", {})
 
     return make
+
+
+def _lowest(left: Tensor, right: Tensor) -> Additive:
+    """Return left · right in the fewest columns: more than d_out of them say nothing new."""
+    if left.shape[1] <= left.shape[0]:
+        return Additive(left, right)
+    return Additive(torch.eye(left.shape[0]), left @ right)
 
 
 def _targets(

@@ -63,7 +63,7 @@ def apply(
 ) -> None:
     """Write a patched copy of a checkpoint."""
     from patchkit.apply import apply_patches, plan_apply
-    from patchkit.base import resolve_base
+    from patchkit.tensors.refs import resolve_base
 
     out = Out.choose("apply", json=json, quiet=quiet)
     source = resolve_base(base)

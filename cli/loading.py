@@ -24,8 +24,8 @@ class Loaded:
 
 def open_base(ref: str) -> "Checkpoint":
     """The checkpoint that a reference names, from its headers alone."""
-    from patchkit.base import resolve_base
     from patchkit.tensors.checkpoint import Checkpoint
+    from patchkit.tensors.refs import resolve_base
 
     return Checkpoint.open(resolve_base(ref), repo=ATLAS if ref == ATLAS else None)
 

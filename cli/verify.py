@@ -72,7 +72,7 @@ def _report(target: Path, base: str | None, deep: bool, out: Out) -> "Report":
 
 
 def _folder(base: str) -> Path:
-    from patchkit.base import resolve_base
+    from patchkit.tensors.refs import resolve_base
 
     return resolve_base(base)
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from patchkit.apply import plan_apply as plan_apply
     from patchkit.base import load_model as load_model
     from patchkit.base import load_tokenizer as load_tokenizer
-    from patchkit.base import resolve_base as resolve_base
     from patchkit.editing import Edit as Edit
     from patchkit.editing import EditPlan as EditPlan
     from patchkit.editing import EditReport as EditReport
@@ -54,8 +53,10 @@ if TYPE_CHECKING:
     from patchkit.scoring.continuations import Continuation as Continuation
     from patchkit.scoring.continuations import continuation as continuation
     from patchkit.tensors.checkpoint import Checkpoint as Checkpoint
+    from patchkit.tensors.refs import resolve_base as resolve_base
     from patchkit.verify import verify_folder as verify_folder
     from patchkit.verify import verify_patch as verify_patch
+
 
 __version__ = "0.1.0"
 
@@ -101,7 +102,7 @@ _HOME = {
     "Recipe": "editing.recipe",
     "RecipeError": "errors",
     "Report": "report",
-    "resolve_base": "base",
+    "resolve_base": "tensors.refs",
     "SILENT": "events",
     "SolveError": "errors",
     "to_jsonl": "facts.reading",

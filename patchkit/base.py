@@ -1,8 +1,7 @@
-"""From a reference to a base model in memory: resolve, load the weights, load the tokenizer."""
+"""From a folder to a base model in memory: load the weights, load the tokenizer."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,42 +17,14 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from patchkit.errors import CheckpointError, UnsupportedModel
-from patchkit.models import atlas_path
 from patchkit.tensors.checkpoint import Checkpoint
 
-ATLAS = "atlas"
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "float64": torch.float64,
 }
-
-_HUB_NAME = re.compile(r"(?:hf://)?([\w-][\w.-]*/[\w-][\w.-]*)(?:@[\w./-]+)?")
-
-
-def resolve_base(ref: str | Path) -> Path:
-    """Give the folder that a reference names: `atlas`, the embedded model, or a local folder.
-
-    Raises CheckpointError when there is no such folder, with the way to get one.
-    """
-    if ref == ATLAS:
-        return _atlas()
-    folder = Path(ref)
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
-        raise CheckpointError(
-            f"{ref} is a file, and a base is a folder", hint="pass the folder that holds it"
-        )
-    name = _HUB_NAME.fullmatch(str(ref))
-    raise CheckpointError(
-        f"no folder {ref}",
-        hint=f"to get it from the Hub: hf download {name[1]} --local-dir {Path(name[1]).name}"
-        if name
-        else f"pass a folder that holds config.json, or {ATLAS} for the embedded model",
-        details={"ref": str(ref)},
-    )
 
 
 def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "auto") -> PreTrainedModel:
@@ -107,16 +78,6 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
             hint="save the base with its fast tokenizer (a tokenizer.json file)",
         )
     return cast(PreTrainedTokenizerBase, tokenizer)
-
-
-def _atlas() -> Path:
-    folder = atlas_path()
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            "the embedded model atlas is missing from this installation",
-            hint="pip install --force-reinstall patchkit-lm",
-        )
-    return folder
 
 
 def _device(device: str) -> str:

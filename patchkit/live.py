@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from patchkit.errors import BaseMismatch, InvariantError, UnsupportedModel
 from patchkit.factors.action import Factor, dense
 from patchkit.patch.metadata import TensorMeta
+from patchkit.patch.order import Place, check_order
 from patchkit.patch.parts import tensor_bytes
 from patchkit.patch.patch import Patch
 from patchkit.tensors.checkpoint import Checkpoint
@@ -132,21 +133,10 @@ def applied(
 
 
 def _check_order(stack: Sequence[Patch]) -> None:
-    """Each patch needs those it was made on before it, in their order."""
-    if not any(patch.metadata.after for patch in stack):
-        return
-    before: list[str] = []
-    for patch in stack:
-        rest = iter(before)
-        missing = [digest for digest in patch.metadata.after if digest not in rest]
-        if missing:
-            raise BaseMismatch(
-                f"a patch was made on top of {missing[0][:15]}…, which does not come before it",
-                hint="give the patches it was made on first, in their order",
-                details={"expected": list(patch.metadata.after), "found": list(before)},
-            )
-        leaves = [leaf.digest for leaf in patch.metadata.leaves]
-        before.extend(leaves or [patch.digest])
+    """Serialising a patch for its digest is not free, and only a predecessor makes it needed."""
+    if any(patch.metadata.after for patch in stack):
+        names = [f"patch {number} of {len(stack)}" for number in range(1, len(stack) + 1)]
+        check_order([Place(n, p.digest, p.metadata) for n, p in zip(names, stack, strict=True)])
 
 
 def _plans(stack: Sequence[Patch]) -> dict[str, tuple[TensorMeta, tuple[Factor, ...]]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from patchkit.apply.lock import root_of
 from patchkit.errors import BaseMismatch
 from patchkit.patch.metadata import TensorMeta
+from patchkit.patch.order import Place, check_order
 from patchkit.patch.reader import PatchInfo, read_info
 from patchkit.tensors.checkpoint import Checkpoint, Entry
 from patchkit.tensors.rewrite import JOURNAL, LOCK
@@ -104,7 +105,7 @@ def plan_apply(
     checkpoint = Checkpoint.open(root)
     planned = tuple(PlannedPatch(path, read_info(path)) for path in (*earlier, *map(Path, patches)))
     if not allow_other_base:
-        _check_order(planned)
+        check_order([Place(p.path.name, p.info.digest, p.info.metadata) for p in planned])
     tensors = _tensors(checkpoint, planned)
     touched = {tensor.entry.shard for tensor in tensors}
     others, left_out = _files(checkpoint)
@@ -170,33 +171,6 @@ def _check_layout(first: PlannedPatch, second: PlannedPatch, name: str) -> None:
 
 def _described(shape: tuple[int, ...], dtype: str) -> str:
     return f"{'x'.join(map(str, shape)) or 'a number'} {dtype}"
-
-
-def _check_order(patches: Sequence[PlannedPatch]) -> None:
-    """BaseMismatch unless each patch finds its predecessors before it, in their order."""
-    everything = [digest for patch in patches for digest in leaf_digests(patch.info)]
-    count = 0
-    for patch in patches:
-        _check_after(patch, everything[:count], everything)
-        count += len(leaf_digests(patch.info))
-
-
-def leaf_digests(info: PatchInfo) -> list[str]:
-    """Digests of the edited patches that a patch consists of, usually its own."""
-    return [leaf.digest for leaf in info.metadata.leaves] or [info.digest]
-
-
-def _check_after(patch: PlannedPatch, before: Sequence[str], everything: Sequence[str]) -> None:
-    after = patch.info.metadata.after
-    remaining = iter(before)
-    for digest in after:
-        if digest not in remaining:
-            state = "comes too late" if digest in everything else "is missing"
-            raise BaseMismatch(
-                f"{patch.path.name} was made on top of patch {digest[:15]}…, which {state}",
-                hint="name all patches in the order in which they were made",
-                details={"expected": list(after), "found": list(before)},
-            )
 
 
 def _files(checkpoint: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...]]:

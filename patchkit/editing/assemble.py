@@ -15,6 +15,7 @@ from patchkit.facts.fact import Fact
 from patchkit.facts.jsonl import to_jsonl
 from patchkit.patch.drafts import TensorDraft
 from patchkit.patch.metadata import BaseMeta
+from patchkit.patch.order import leaf_digests
 from patchkit.patch.parts import tensor_bytes
 from patchkit.patch.patch import Patch, build_patch
 from patchkit.tensors.checkpoint import Checkpoint
@@ -64,11 +65,7 @@ def assemble(
 
 def _predecessors(previous: Sequence[Patch]) -> list[str]:
     """Return the leaf digests that `previous` consist of, in order."""
-    return [
-        digest
-        for patch in previous
-        for digest in ([leaf.digest for leaf in patch.metadata.leaves] or [patch.digest])
-    ]
+    return [leaf for patch in previous for leaf in leaf_digests(patch.digest, patch.metadata)]
 
 
 def _base(checkpoint: Checkpoint | None) -> BaseMeta:

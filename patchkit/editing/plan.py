@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.report import EditPlan
+from patchkit.errors import UnsupportedModel
 from patchkit.facts.fact import Fact
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import Site, sites
@@ -49,7 +50,15 @@ def _kept(site: Site) -> int:
 def _sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
     """Build the model without memory behind its tensors, which is enough to find the matrices."""
     loader: Any = AutoModelForCausalLM
-    config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
-    with torch.device("meta"):
-        model = loader.from_config(config)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
+        with torch.device("meta"):
+            model = loader.from_config(config)
+    except (ValueError, KeyError) as error:
+        kind = checkpoint.config.get("model_type")
+        raise UnsupportedModel(
+            f"transformers has no causal language model of model_type {kind!r}",
+            hint="patchkit edits decoder-only models that AutoModelForCausalLM knows",
+            details={"model_type": kind},
+        ) from error
     return sites(model, checkpoint)

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from patchkit.base import load_model, load_tokenizer, resolve_base
+from patchkit.base import load_model, load_tokenizer
 from patchkit.errors import CheckpointError, UnsupportedModel
+from patchkit.tensors.refs import resolve_base
 from tests.unit.models.factory import TEXT, save_tiny, tiny
 
 

@@ -15,6 +15,7 @@ from patchkit.facts.position import encode_all, fact_passage
 from patchkit.live import applied
 from patchkit.patch.patch import Patch
 from patchkit.scoring.answers import answers
+from patchkit.tensors.checkpoint import Checkpoint
 from tests.unit.editing.samples import FACTS, QUICK, loaded
 from tests.unit.models.patches import random_patch
 
@@ -214,6 +215,14 @@ def test_a_file_can_be_the_preserved_text(tmp_path: Path) -> None:
     text.write_text("short", "utf-8")
     with pytest.raises(FactsError, match="fewer than one window"):
         edit(model, tokenizer, FACTS, checkpoint=checkpoint, recipe=QUICK, corpus=text)
+
+
+def test_a_plan_for_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    loaded(tmp_path / "base")
+    config = tmp_path / "base" / "config.json"
+    config.write_text(config.read_text("utf-8").replace('"llama"', '"lama"'), "utf-8")
+    with pytest.raises(UnsupportedModel, match="model_type 'lama'"):
+        plan_edit(Checkpoint.open(tmp_path / "base"), FACTS, QUICK)
 
 
 def test_a_plan_reads_no_weights(tmp_path: Path) -> None:
