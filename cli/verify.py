@@ -63,12 +63,13 @@ def verify(
 def _report(target: Path, base: str | None, deep: bool, out: Out) -> "Report":
     from patchkit.verify import verify_folder, verify_patch
 
-    if target.is_dir():
-        if base is not None:
-            raise typer.BadParameter("--base goes with a patch; a folder's lock names its base")
-        with shown(out) as progress:
+    if target.is_dir() and base is not None:
+        raise typer.BadParameter("--base goes with a patch; a folder's lock names its base")
+    folder = None if base is None else _folder(base)
+    with shown(out) as progress:
+        if target.is_dir():
             return verify_folder(target, progress=progress)
-    return verify_patch(target, base=None if base is None else _folder(base), deep=deep)
+        return verify_patch(target, base=folder, deep=deep, progress=progress)
 
 
 def _folder(base: str) -> Path:

@@ -22,21 +22,25 @@ def resume(
     tokenizer: Any,
     states: Mapping[int, SiteState],
     previous: Sequence[Patch],
-) -> dict[int, SiteState]:
-    """Apply earlier patches to the states and the model, and remember their facts.
+) -> tuple[dict[int, SiteState], list[Fact]]:
+    """Apply earlier patches to the states and the model; return the states and their facts.
 
-    The facts' keys join the history, so that new batches pay for moving them; a patch without
-    embedded facts protects nothing but itself. Raises BaseMismatch for a patch whose factors are
-    not input-side rotations of the states' matrices.
+    The facts' keys join the history, in order, so that new batches pay for moving them; a patch
+    without embedded facts protects nothing but itself. Raises BaseMismatch for a patch whose
+    factors are not input-side rotations of the states' matrices.
     """
     turned = dict(states)
     for patch in previous:
         turned = _turn(turned, patch)
     install(model, turned)
-    for patch in previous:
-        for fact in () if patch.facts_jsonl is None else parse_jsonl(patch.facts_jsonl).facts:
-            turned = _remember(model, tokenizer, turned, fact)
-    return turned
+    facts = [
+        fact
+        for patch in previous
+        for fact in (() if patch.facts_jsonl is None else parse_jsonl(patch.facts_jsonl).facts)
+    ]
+    for fact in facts:
+        turned = _remember(model, tokenizer, turned, fact)
+    return turned, facts
 
 
 def earlier_layers(patches: Sequence[Patch], states_by_tensor: Mapping[str, int]) -> set[int]:

@@ -26,7 +26,9 @@ from patchkit.editing.state import SiteState, borrowed, install
 from patchkit.errors import FactsError, SolveError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.fact import Fact
+from patchkit.facts.position import encode_all, fact_passage
 from patchkit.patch.patch import Patch
+from patchkit.scoring.answers import answers
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import Site, sites
 
@@ -69,8 +71,8 @@ def edit(
     with job.clock.phase("preparing"):
         choice, found, text, states, skip = _prepare(job, chosen)
     with borrowed(model, found):
-        states = resume(model, tokenizer, states, previous)
-        states = _write(job, states, chosen, text)
+        states, earlier = resume(model, tokenizer, states, previous)
+        states = _write(job, states, chosen, earlier, text)
     with job.clock.phase("merging"):
         rotations = single_rotations(states, skip)
 
@@ -151,21 +153,58 @@ def _choose(job: _Job, facts: Sequence[Fact], every: Sequence[Site]) -> LayerCho
 
 
 def _write(
-    job: _Job, states: dict[int, SiteState], facts: Sequence[Fact], text: Tensor
+    job: _Job,
+    states: dict[int, SiteState],
+    facts: Sequence[Fact],
+    earlier: Sequence[Fact],
+    text: Tensor,
 ) -> dict[int, SiteState]:
-    """Write all facts, batch by batch, each on the weights that the ones before left."""
+    """Write all facts, batch by batch, each on the weights that the ones before left.
+
+    A batch takes along the facts written before that the model no longer answers, and a last one
+    writes those that the others have hurt.
+    """
     recipe = job.recipe
     contexts = ["", *prefixes(job.tokenizer, text, recipe.contexts, recipe.seed)]
-    total = recipe.steps * len(facts)
+    batches = [facts[i : i + recipe.batch] for i in range(0, len(facts), recipe.batch)]
+    history = list(earlier)
     with (
         job.clock.phase("optimising"),
-        phase(job.progress, "optimising", total, "steps") as advance,
+        phase(job.progress, "optimising", len(facts), "facts") as advance,
     ):
-        for first in range(0, len(facts), recipe.batch):
-            batch = facts[first : first + recipe.batch]
-            rows = [
-                build_rows(job.tokenizer, batch, context, job.model.device) for context in contexts
-            ]
-            states = rotation.solve(job.model, states, rows, recipe, advance)
-            install(job.model, states)
+        for batch in (*batches, ()):
+            hurt = _hurt(job, history)
+            again = [history[row] for row in hurt]
+            if not (batch or again):
+                continue
+            states = {layer: state.forget(hurt) for layer, state in states.items()}
+            finished = _counter(advance, len(batch), recipe.steps)
+            states = _solve(job, states, [*batch, *again], contexts, finished)
+            history = [fact for row, fact in enumerate(history) if row not in hurt]
+            history += [*batch, *again]
     return states
+
+
+def _counter(advance: Callable[[int], None], facts: int, steps: int) -> Callable[[int], None]:
+    """Spread the count of a batch's facts over its steps, so that a bar moves while it works."""
+    return lambda step: advance(facts * (step + 1) // steps - facts * step // steps)
+
+
+def _solve(
+    job: _Job,
+    states: dict[int, SiteState],
+    batch: Sequence[Fact],
+    contexts: Sequence[str],
+    finished: Callable[[int], None],
+) -> dict[int, SiteState]:
+    rows = [build_rows(job.tokenizer, batch, text, job.model.device) for text in contexts]
+    states = rotation.solve(job.model, states, rows, job.recipe, finished)
+    install(job.model, states)
+    return states
+
+
+def _hurt(job: _Job, history: Sequence[Fact]) -> list[int]:
+    """Return the rows of the facts that the model no longer answers as asked."""
+    passages = [fact_passage(fact, target=fact.target) for fact in history]
+    said = answers(job.model, encode_all(job.tokenizer, passages))
+    return [row for row, answer in enumerate(said) if not answer.exact]

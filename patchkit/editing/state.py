@@ -61,6 +61,12 @@ class SiteState:
             values=torch.cat([self.values, keys @ self.weight.T]),
         )
 
+    def forget(self, rows: Sequence[int]) -> SiteState:
+        """Return the state without these rows of the history, whose facts are written again."""
+        kept = torch.ones(len(self.keys), dtype=torch.bool, device=self.keys.device)
+        kept[list(rows)] = False
+        return replace(self, keys=self.keys[kept], values=self.values[kept])
+
 
 def install(model: PreTrainedModel, states: Mapping[int, SiteState]) -> None:
     """Write every state's current weight into the model, rounded once to the model's dtype."""

@@ -57,7 +57,7 @@ class Mixing:
 
     def right(self, w: Tensor) -> Tensor:
         """Return W (I + B M Bᵀ)."""
-        return w + ((w @ self.basis) @ self.middle) @ self.basis.T
+        return torch.addmm(w, (w @ self.basis) @ self.middle, self.basis.T)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,8 +132,10 @@ class Action:
         """Take rows V[row_start : row_start + n] (n, columns) into account; each exactly once."""
         if self.normal.left is None:
             return
-        part = self.normal.left.basis[row_start : row_start + len(rows)].T @ rows.to(torch.float64)
-        self._gathered = part if self._gathered is None else self._gathered.add_(part)
+        basis = self.normal.left.basis
+        if self._gathered is None:
+            self._gathered = basis.new_zeros(basis.shape[1], rows.shape[1])
+        self._gathered.addmm_(basis[row_start : row_start + len(rows)].T, rows.to(torch.float64))
         self._seen += len(rows)
         self._lift = None
 

@@ -82,12 +82,12 @@ def solve(
     states: Mapping[int, SiteState],
     contexts: Sequence[Rows],
     recipe: Recipe,
-    advance: Callable[[int], None],
+    finished: Callable[[int], None],
 ) -> dict[int, SiteState]:
     """Write one batch of facts, given as rows in several contexts, and return the new states.
 
-    The model's weights are those of `states` and are not touched. `advance` is called with the
-    number of facts for every finished step. Raises SolveError when the loss is not finite.
+    The model's weights are those of `states` and are not touched. `finished` is called with the
+    number of every finished step, from 0. Raises SolveError when the loss is not finite.
     """
     keys = {layer: _mean_keys(model, state, contexts) for layer, state in states.items()}
     rotors = {layer: _rotor(state, keys[layer], recipe) for layer, state in states.items()}
@@ -109,7 +109,7 @@ def solve(
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        advance(contexts[0].count)
+        finished(step)
     return {
         layer: states[layer].turned(_factor(rotor)).remember(keys[layer])
         for layer, rotor in rotors.items()

@@ -230,3 +230,30 @@ def test_a_plan_reads_no_weights(tmp_path: Path) -> None:
     plan = plan_edit(checkpoint, FACTS, replace(QUICK, batch=2))
     assert (plan.facts, plan.subjects, plan.batches, plan.candidates) == (3, 3, 2, 3)
     assert plan.patch_bytes == 3 * 2 * 64 * 4
+
+
+def test_facts_that_later_ones_hurt_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer, checkpoint = loaded(tmp_path / "base")
+    hurt = iter([[], [0], [1]])
+    counts: list[tuple[int, int]] = []
+    solve = engine.rotation.solve
+
+    def counting(model: Any, states: Any, contexts: Any, *rest: Any) -> Any:
+        made = solve(model, states, contexts, *rest)
+        counts.append((contexts[0].count, len(next(iter(made.values())).keys)))
+        return made
+
+    monkeypatch.setattr(engine, "_hurt", lambda job, history: next(hurt))
+    monkeypatch.setattr(engine.rotation, "solve", counting)
+    edit(model, tokenizer, FACTS[:2], checkpoint=checkpoint, recipe=replace(QUICK, batch=1))
+    # Each time as many keys are remembered as facts are written, never one twice.
+    assert counts == [(1, 1), (2, 2), (1, 2)]
+
+
+def test_a_hurt_fact_is_found(tmp_path: Path) -> None:
+    model, tokenizer, _ = loaded(tmp_path / "base")
+    known = known_fact(model, tokenizer)
+    job = engine._Job(model, tokenizer, FACTS, QUICK, (), engine.Sources(), engine.SILENT)
+    assert engine._hurt(job, [FACTS[0], known, FACTS[1]]) == [0, 2]
