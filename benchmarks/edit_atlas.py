@@ -14,7 +14,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from patchkit.factors.action import dense
 from patchkit.facts.counterfact import fact as read_record
 from patchkit.facts.fact import Fact, Probe
 from patchkit.live import applied
-from patchkit.patch.patch import Patch, Storage
+from patchkit.patch.patch import Patch, Storage, TensorDraft, build_patch
 from patchkit.scoring.metrics import FIGURES, Metrics, measure
 from patchkit.scoring.questions import Question, Reply, ask, questions
 from patchkit.tensors.checkpoint import Checkpoint
@@ -41,7 +41,6 @@ from patchkit.tensors.refs import resolve_base
 
 RETENTION_PROBES = 1000
 SOFTNESS_CURVE = (0.03, 0.1, 0.3, 1.0, 3.0)
-STORAGES: tuple[Storage, ...] = ("float32", "bfloat16")
 MEMIT_STRENGTHS = (30.0, 300.0, 3000.0)
 Row = dict[str, object]
 
@@ -86,11 +85,8 @@ class Bed:
         return max(ratios, key=lambda pair: abs(pair[0] - 1))
 
 
-def row(bed: Bed, name: str, make: Callable[[], Patch], **labels: object) -> Row:
-    """Make one patch, measure it, and return its row of the table."""
-    begun = time.perf_counter()
-    patch = make()
-    seconds = time.perf_counter() - begun
+def row(bed: Bed, name: str, patch: Patch, seconds: float, **labels: object) -> Row:
+    """Measure one patch, print its row of the table and return it."""
     metrics, (norm, condition_ratio) = bed.judge(patch), bed.spectrum(patch)
     result: Row = {
         "testbed": "atlas",
@@ -107,39 +103,66 @@ def row(bed: Bed, name: str, make: Callable[[], Patch], **labels: object) -> Row
     return result
 
 
-def rotation(bed: Bed, recipe: Recipe) -> Callable[[], Patch]:
-    """Return the maker of a patch by the default method."""
-    return lambda: edit(
+def rotation_rows(
+    bed: Bed, recipe: Recipe, storages: Sequence[Storage], **labels: object
+) -> Iterator[Row]:
+    """Edit once and measure the patch as each type stores it; rounding is the edit's last step."""
+    begun = time.perf_counter()
+    patch = edit(
         bed.model, bed.tokenizer, bed.facts,
         checkpoint=bed.checkpoint, recipe=recipe, cache_dir=bed.cache,
     ).patch  # fmt: skip
+    seconds = time.perf_counter() - begun
+    settings = {"softness": recipe.softness, "preserve": recipe.preserve}
+    for storage in storages:
+        made = restored(patch, storage)
+        yield row(
+            bed, "rotation", made, seconds,
+            batch=recipe.batch, storage=storage, **settings, **labels,
+        )  # fmt: skip
+
+
+def restored(patch: Patch, storage: Storage) -> Patch:
+    """Return the patch with its factors rounded to another type."""
+    meta = patch.metadata
+    drafts = {
+        name: TensorDraft(
+            tensor.shape, tensor.dtype, tensor.layout, tensor.base_sha256, patch.factors[name]
+        )
+        for name, tensor in meta.tensors.items()
+    }
+    return build_patch(
+        meta.base, drafts, patch.facts_jsonl, meta.recipe, meta.method, {}, storage=storage
+    )
+
+
+def memit_row(bed: Bed, batch: int, strength: float) -> Row:
+    """Measure an additive patch of the same facts in the same batches."""
+    begun = time.perf_counter()
+    patch = memit_patch(
+        bed.model,
+        bed.tokenizer,
+        bed.checkpoint,
+        bed.facts,
+        Recipe(batch=batch),
+        strength,
+        bed.cache,
+    )
+    seconds = time.perf_counter() - begun
+    return row(bed, "memit", patch, seconds, batch=batch, storage="float32", preserve=strength)
 
 
 def rows(split: Split, cache: Path | None) -> Iterator[Row]:
     """Yield all rows: both sizes, both methods, and the curve over ε."""
     for count, batch in ((50, 50), (200, 10)):
         bed = Bed.of(split, count, cache)
-        for storage in STORAGES:
-            recipe = Recipe(batch=batch, storage=storage)
-            yield rotation_row(bed, recipe)
+        yield from rotation_rows(bed, Recipe(batch=batch), ("float32", "bfloat16"))
         for strength in MEMIT_STRENGTHS:
-            recipe = Recipe(batch=batch)
-            make = memit_patch(
-                bed.model, bed.tokenizer, bed.checkpoint, bed.facts, recipe, strength, bed.cache
-            )
-            yield row(bed, "memit", make, batch=batch, storage="float32", preserve=strength)
+            yield memit_row(bed, batch, strength)
     bed = Bed.of(split, 50, cache)
     for softness in SOFTNESS_CURVE:
-        yield rotation_row(bed, Recipe(batch=50, softness=softness), curve=True)
-
-
-def rotation_row(bed: Bed, recipe: Recipe, **labels: object) -> Row:
-    """Measure the default method with one recipe."""
-    settings = {"softness": recipe.softness, "preserve": recipe.preserve}
-    return row(
-        bed, "rotation", rotation(bed, recipe),
-        batch=recipe.batch, storage=recipe.storage, **settings, **labels,
-    )  # fmt: skip
+        recipe = Recipe(batch=50, softness=softness)
+        yield from rotation_rows(bed, recipe, ("float32",), curve=True)
 
 
 def line(result: Row) -> str:

@@ -7,7 +7,7 @@ at the subject's last token, at unchanged norm, which measured better for MEMIT 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,42 +42,38 @@ def memit_patch(
     recipe: Recipe,
     strength: float,
     cache: Path | None,
-) -> Callable[[], Patch]:
-    """Return the maker of a patch by MEMIT with λ = `strength`; batches are those of `recipe`."""
-
-    def make() -> Patch:
-        every = sites(model, checkpoint)
-        layer = choose_layers(model, tokenizer, facts, every).layers[0]
-        site = every[layer]
-        sources = Sources(checkpoint, None, cache)
-        text = preserved_text(model, tokenizer, recipe, sources)
-        moment = preserved_statistics(model, text, [site], recipe, sources)[layer].moment.double()
-        contexts = ["", *prefixes(tokenizer, text, recipe.contexts, recipe.seed)]
-        weight = weight_of(model, site)
-        left, right = [], []
-        earlier = torch.zeros_like(moment)
-        with borrowed(model, [site]):
-            for first in range(0, len(facts), recipe.batch):
-                batch = facts[first : first + recipe.batch]
-                rows = [build_rows(tokenizer, batch, before, model.device) for before in contexts]
-                flows = [capture(model, r.ids, r.mask, [site])[layer].at(r.last) for r in rows]
-                others = torch.stack([flow.keys for flow in flows[1:]]).mean(0)
-                keys = ((flows[0].keys + others) / 2).double()  # (n, d_in)
-                values = [flow.values for flow in flows]
-                wanted = _targets(model, module_of(model, site), layer, rows, values)
-                earlier += keys.T @ keys
-                solved = torch.linalg.solve(strength * moment + earlier, keys.T).T  # (n, d_in)
-                weight += (wanted.double().T @ solved).to(weight.dtype)
-                left.append(wanted.T)
-                right.append(solved.float())
-        factor = _lowest(torch.cat(left, dim=1), torch.cat(right))
-        entry = checkpoint.tensor(site.tensor).info
-        digest = checkpoint.digest(site.tensor)
-        draft = TensorDraft(site.shape, entry.dtype, site.layout, digest, (factor,))
-        base = BaseMeta(checkpoint.repo, checkpoint.revision, checkpoint.config_digest)
-        return build_patch(base, {site.tensor: draft}, None, {"lambda": strength}, "memit", {})
-
-    return make
+) -> Patch:
+    """Return a patch by MEMIT with λ = `strength`, in the batches of `recipe`."""
+    every = sites(model, checkpoint)
+    layer = choose_layers(model, tokenizer, facts, every).layers[0]
+    site = every[layer]
+    sources = Sources(checkpoint, None, cache)
+    text = preserved_text(model, tokenizer, recipe, sources)
+    moment = preserved_statistics(model, text, [site], recipe, sources)[layer].moment.double()
+    contexts = ["", *prefixes(tokenizer, text, recipe.contexts, recipe.seed)]
+    weight = weight_of(model, site)
+    left, right = [], []
+    earlier = torch.zeros_like(moment)
+    with borrowed(model, [site]):
+        for first in range(0, len(facts), recipe.batch):
+            batch = facts[first : first + recipe.batch]
+            rows = [build_rows(tokenizer, batch, before, model.device) for before in contexts]
+            flows = [capture(model, r.ids, r.mask, [site])[layer].at(r.last) for r in rows]
+            others = torch.stack([flow.keys for flow in flows[1:]]).mean(0)
+            keys = ((flows[0].keys + others) / 2).double()  # (n, d_in)
+            values = [flow.values for flow in flows]
+            wanted = _targets(model, module_of(model, site), layer, rows, values)
+            earlier += keys.T @ keys
+            solved = torch.linalg.solve(strength * moment + earlier, keys.T).T  # (n, d_in)
+            weight += (wanted.double().T @ solved).to(weight.dtype)
+            left.append(wanted.T)
+            right.append(solved.float())
+    factor = _lowest(torch.cat(left, dim=1), torch.cat(right))
+    entry = checkpoint.tensor(site.tensor).info
+    digest = checkpoint.digest(site.tensor)
+    draft = TensorDraft(site.shape, entry.dtype, site.layout, digest, (factor,))
+    base = BaseMeta(checkpoint.repo, checkpoint.revision, checkpoint.config_digest)
+    return build_patch(base, {site.tensor: draft}, None, {"lambda": strength}, "memit", {})
 
 
 def _lowest(left: Tensor, right: Tensor) -> Additive:
