@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from patchkit.base import load_model
 from patchkit.editing import edit, engine
 from patchkit.editing.plan import plan_edit
 from patchkit.errors import FactsError, SolveError, UnsupportedModel
@@ -257,3 +258,13 @@ def test_a_hurt_fact_is_found(tmp_path: Path) -> None:
     known = known_fact(model, tokenizer)
     job = engine._Job(model, tokenizer, FACTS, QUICK, (), engine.Sources(), engine.SILENT)
     assert engine._hurt(job, [FACTS[0], known, FACTS[1]]) == [0, 2]
+
+
+@pytest.mark.gpu
+def test_an_edit_on_a_gpu_gives_a_patch_for_the_same_base(tmp_path: Path) -> None:
+    _, tokenizer, checkpoint = loaded(tmp_path / "base")
+    model = load_model(tmp_path / "base", device="cuda")
+    made = edit(model, tokenizer, FACTS, checkpoint=checkpoint, recipe=QUICK)
+    assert made.report.tensors[0].displacement > 0
+    name = next(iter(made.patch.factors))
+    assert made.patch.metadata.tensors[name].base_sha256 == checkpoint.digest(name)
