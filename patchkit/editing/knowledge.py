@@ -48,6 +48,7 @@ class Sources:
                 "base": base_identity(self.checkpoint),
                 "dtype": str(model.dtype),
                 "device": model.device.type,
+                "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
                 "text": text,
                 "rows": recipe.corpus_rows,

@@ -3,7 +3,7 @@
 The generator `A = X Pᵀ − P Xᵀ` is the variable and the language-model loss runs through the
 rotation, so no target is asked for that a rotation cannot write. `P` holds the reading directions
 `H⁻¹K` of the edited keys; `X` may land anywhere in `H⁻¹Wᵀ`, the cheapest directions that the
-matrix turns into each of its outputs. For every round
+matrix turns into each of its outputs. For every batch
 
     loss = Σ_facts max(NLL, floor) + λ E‖(W₀R_tot − W₀)k‖² / E‖W₀k‖²  + p Σ_earlier ‖drift‖² / ‖v‖²
 
