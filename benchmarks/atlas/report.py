@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
 import math
@@ -77,13 +78,24 @@ def perplexity(
     return math.exp(total / count)
 
 
+def training_figures(log: Path) -> Result:
+    """Return how long the training was, from the last row of its log."""
+    with open(log, newline="") as file:
+        step, seconds, _, passes = list(csv.reader(file))[-1]
+    return {
+        "steps": int(step),
+        "minutes": round(float(seconds) / 60, 1),
+        "passes_over_the_facts": float(passes),
+    }
+
+
 def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Load a folder the plain way, in float32."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert isinstance(model, LlamaForCausalLM)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    model.train(False)
+    model.train(False).requires_grad_(False)
     return model, tokenizer
 
 
@@ -137,13 +149,15 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=ROOT, help="root of the tree that gets the files"
     )
-    parser.add_argument("--log", type=Path, help="log.csv of the training, for the plot")
-    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--log", type=Path, help="log.csv of the training")
+    parser.add_argument("--requests", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     result = measure(args.model, args.data, args.seed, args.requests)
+    if args.log:
+        result["training"] = training_figures(args.log)
     results: Path = args.out / "benchmarks" / "results"
     results.mkdir(parents=True, exist_ok=True)
     (results / "atlas.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -35,6 +35,16 @@ which a new object of the same relation becomes the argmax when the MLP's output
 optimised with its norm kept; *withheld*: the same value, put in where the question is asked in
 wordings that training never showed for this subject.
 """
+MADE: Final = """
+Left alone, a model of this size gathers a name at the prompt's end and looks the fact up there,
+where the wording is already known. Larger models recall at the subject's last token, and editors
+write there, so two things in training push recall to that place: in 90 % of the rows tokens
+outside a name see nothing of it in the first layer and only its last token in later layers
+(`shield.py`), and an auxiliary loss reads facts off the first layer at that token (`readout.py`).
+Neither is part of the model, which is used and measured with plain attention. Label smoothing
+keeps the true object's probability below certainty, because a saturated model cannot be edited by
+any method.
+"""
 RECORDS: Final = """
 `benchmarks/atlas/records.py` makes {dev} records for tuning and {test} for reporting in
 CounterFact's schema, split by subject. Neighbourhood prompts ask for the same true object of
@@ -43,8 +53,13 @@ of the same relation fill up, and `neighborhood_targets` says which object is ri
 """
 AGAIN: Final = """
 The texts of ordinary prose are passed in, pinned by sha256, and not part of this repository. A
-budget in minutes gives other weights on another machine; with `--steps` the seed decides.
+budget in minutes gives other weights on another machine; with `--steps` the seed decides, for one
+machine and number of threads.{training}
 """
+TRAINED: Final = (
+    " The weights here took {steps} steps in {minutes} minutes on two shared cores, "
+    "{passes_over_the_facts:.0f} passes over the facts."
+)
 COMMANDS: Final = """```sh
 python -m benchmarks.atlas.train --data ../shared/data --out build/atlas
 python -m benchmarks.atlas.report --model build/atlas/snap --data ../shared/data
@@ -138,6 +153,7 @@ def _values(result: Result) -> dict[str, Any]:
         "clean": result["tracing"]["clean"],
         "corrupted": result["tracing"]["corrupted"],
         **result["records"],
+        "training": TRAINED.format(**result["training"]) if "training" in result else "",
     }
 
 
@@ -146,7 +162,7 @@ def write_page(result: Result, path: Path) -> None:
     values = _values(result)
 
     def text(template: str) -> str:
-        return textwrap.fill(template.format(**values), 100, break_long_words=False) + "\n"
+        return textwrap.fill(template.strip().format(**values), 100, break_long_words=False) + "\n"
 
     limits = [_row("figure", "measured", "wanted", ""), _row("---", "---:", "---:", "---")]
     parts = [
@@ -160,6 +176,7 @@ def write_page(result: Result, path: Path) -> None:
         "\n".join(_layer_tables(result)) + "\n",
         "![ablation, tracing and rewriting by layer](../benchmarks/results/atlas.png)\n",
         text(WHERE),
+        text(MADE),
         "## Records\n",
         text(RECORDS),
         "## Training it again\n",

@@ -132,14 +132,15 @@ class Run:
                 self.used, last = self.used + now - last, now
                 self.step, self.said = self.step + 1, self.said + rows.facts_said
                 mean = 0.95 * mean + 0.05 * loss if mean else loss
-                if self.step % 25 == 0:
+                ended = self._done() >= 1
+                if self.step % 25 == 0 or ended:
                     passes = self.said / facts
                     log.writerow([self.step, f"{self.used:.1f}", f"{mean:.4f}", f"{passes:.2f}"])
                     file.flush()
                 if self.used - kept > self.settings.snapshot_minutes * 60:
                     kept = self.used
                     self._keep()
-                if self._done() >= 1:
+                if ended:
                     break
         self._keep()
 
