@@ -3,8 +3,10 @@
     python -m benchmarks.edit_atlas --split test --write benchmarks/results/edit_atlas.json
 
 Every row is measured by the same code on the same records in one run: all facts after the last
-batch, under the all-tokens-argmax convention of `docs/metrics.md`. Settings are tuned on the dev
-split (`--split dev`) and reported on the test split; no subject is in both.
+batch, under the all-tokens-argmax convention of `docs/metrics.md`. With several draws, disjoint
+sets of records are edited one by one and their answers counted together. Settings are tuned on
+the dev split and reported on the test split; no subject is in both. Two rows are computed at a
+time, each on one thread.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -33,13 +37,14 @@ from patchkit.facts.counterfact import fact as read_record
 from patchkit.facts.fact import Fact, Probe
 from patchkit.live import applied
 from patchkit.patch.patch import Patch, Storage, TensorDraft, build_patch
-from patchkit.scoring.metrics import FIGURES, Metrics, measure
+from patchkit.scoring.metrics import FIGURES, Metrics, Tally, measure
 from patchkit.scoring.questions import Question, Reply, ask, questions
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import locate
 from patchkit.tensors.refs import resolve_base
 
 RETENTION_PROBES = 1000
+DRAWS = 3
 SOFTNESS_CURVE = (0.03, 0.1, 0.3, 1.0, 3.0)
 MEMIT_STRENGTHS = (30.0, 300.0, 3000.0)
 Row = dict[str, object]
@@ -58,11 +63,12 @@ class Bed:
     cache: Path | None
 
     @classmethod
-    def of(cls, split: Split, count: int, cache: Path | None) -> Bed:
-        """Load atlas and ask it about the first `count` records of a split."""
+    def of(cls, split: Split, count: int, draw: int, cache: Path | None) -> Bed:
+        """Load atlas and ask it about the records of one draw of a split."""
         folder = resolve_base("atlas")
         model, tokenizer = load_model(folder), load_tokenizer(folder)
-        facts = tuple(read_record(record) for record in load_records(split)[:count])
+        records = load_records(split)[draw * count : (draw + 1) * count]
+        facts = tuple(read_record(record) for record in records)
         unedited = retention_facts({fact.subject for fact in facts}, RETENTION_PROBES)
         probes = [Probe(probe["prompt"], probe["target"]) for probe in unedited]
         asked = questions(tokenizer, facts, probes)
@@ -75,55 +81,110 @@ class Bed:
             return measure(self.asked, self.before, ask(self.model, self.asked))
 
     def spectrum(self, patch: Patch) -> tuple[float, float]:
-        """Return the worst norm and condition ratio of W₀ times the factors, in fp64."""
-        ratios = []
-        for name, site in locate(self.model, patch.factors).items():
-            base = self.model.get_submodule(site.module).weight.detach().double()
-            product = dense(base, patch.factors[name], site.layout)
-            norm = float(product.norm() / base.norm())
-            ratios.append((norm, condition(product) / condition(base)))
-        return max(ratios, key=lambda pair: abs(pair[0] - 1))
+        """Return the norm and condition ratio of W₀ times the factors, in fp64."""
+        [(name, site)] = locate(self.model, patch.factors).items()
+        base = self.model.get_submodule(site.module).weight.detach().double()
+        product = dense(base, patch.factors[name], site.layout)
+        return float(product.norm() / base.norm()), condition(product) / condition(base)
 
 
-def row(bed: Bed, name: str, patch: Patch, seconds: float, **labels: object) -> Row:
-    """Measure one patch, print its row of the table and return it."""
-    metrics, (norm, condition_ratio) = bed.judge(patch), bed.spectrum(patch)
-    result: Row = {
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One or two rows of the table: a method with its setting, on some draws of records."""
+
+    method: Literal["rotation", "memit"]
+    edits: int
+    batch: int
+    draws: int
+    setting: float  # ε of the rotation, λ of MEMIT
+    storages: tuple[Storage, ...] = ("float32",)
+    curve: bool = False
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of either method."""
+        if self.method == "memit":
+            return Recipe(batch=self.batch)
+        return Recipe(batch=self.batch, softness=self.setting)
+
+
+def tasks() -> Iterator[Task]:
+    """Yield the table, longest first."""
+    both: tuple[Storage, ...] = ("float32", "bfloat16")
+    default = Recipe().softness
+    yield Task("rotation", 200, 10, 1, default, both)
+    for strength in MEMIT_STRENGTHS:
+        yield Task("memit", 200, 10, 1, strength)
+    yield Task("rotation", 50, 50, DRAWS, default, both)
+    for strength in MEMIT_STRENGTHS:
+        yield Task("memit", 50, 50, DRAWS, strength)
+    for softness in SOFTNESS_CURVE:
+        yield Task("rotation", 50, 50, 1, softness, curve=True)
+
+
+def run(task: Task, split: Split, cache: Path | None) -> list[Row]:
+    """Make and measure the patches of one task."""
+    torch.set_num_threads(1)
+    beds = [Bed.of(split, task.edits, draw, cache) for draw in range(task.draws)]
+    begun = time.perf_counter()
+    patches = [make(bed, task) for bed in beds]
+    seconds = (time.perf_counter() - begun) / task.draws
+    return [row(task, storage, beds, patches, seconds) for storage in task.storages]
+
+
+def make(bed: Bed, task: Task) -> Patch:
+    """Compute one patch by the task's method."""
+    if task.method == "memit":
+        return memit_patch(
+            bed.model, bed.tokenizer, bed.checkpoint, bed.facts,
+            task.recipe, task.setting, bed.cache,
+        )  # fmt: skip
+    return edit(
+        bed.model, bed.tokenizer, bed.facts,
+        checkpoint=bed.checkpoint, recipe=task.recipe, cache_dir=bed.cache,
+    ).patch  # fmt: skip
+
+
+def row(
+    task: Task, storage: Storage, beds: Sequence[Bed], patches: Sequence[Patch], seconds: float
+) -> Row:
+    """Measure patches as `storage` keeps them and pool their answers; ratios are the worst."""
+    stored = [restored(patch, storage) for patch in patches]
+    metrics = pooled([bed.judge(patch) for bed, patch in zip(beds, stored, strict=True)])
+    spectra = [bed.spectrum(patch) for bed, patch in zip(beds, stored, strict=True)]
+    norm, condition_ratio = max(spectra, key=lambda pair: abs(pair[0] - 1))
+    setting = {"softness": task.setting} if task.method == "rotation" else {}
+    preserve = task.recipe.preserve if task.method == "rotation" else task.setting
+    return {
         "testbed": "atlas",
-        "method": name,
-        "edits": len(bed.facts),
-        **labels,
+        "method": task.method,
+        "edits": task.edits,
+        "batch": task.batch,
+        "draws": task.draws,
+        "storage": storage,
+        "preserve": preserve,
+        **setting,
+        "curve": task.curve,
         **{figure: metrics.value(figure) for figure in FIGURES},
         "norm_ratio": norm,
         "condition_ratio": condition_ratio,
-        "patch_bytes": len(patch.to_bytes()),
+        "patch_bytes": round(sum(len(patch.to_bytes()) for patch in stored) / len(stored)),
         "seconds": round(seconds, 1),
     }
-    print(line(result), flush=True)
-    return result
 
 
-def rotation_rows(
-    bed: Bed, recipe: Recipe, storages: Sequence[Storage], **labels: object
-) -> Iterator[Row]:
-    """Edit once and measure the patch as each type stores it; rounding is the edit's last step."""
-    begun = time.perf_counter()
-    patch = edit(
-        bed.model, bed.tokenizer, bed.facts,
-        checkpoint=bed.checkpoint, recipe=recipe, cache_dir=bed.cache,
-    ).patch  # fmt: skip
-    seconds = time.perf_counter() - begun
-    settings = {"softness": recipe.softness, "preserve": recipe.preserve}
-    for storage in storages:
-        made = restored(patch, storage)
-        yield row(
-            bed, "rotation", made, seconds,
-            batch=recipe.batch, storage=storage, **settings, **labels,
-        )  # fmt: skip
+def pooled(parts: Sequence[Metrics]) -> Metrics:
+    """Add up the counts of several draws."""
+    counts = [field.name for field in fields(Tally)]
+    tallies = {
+        name: Tally(*(sum(getattr(part.tallies[name], c) for part in parts) for c in counts))
+        for name in parts[0].tallies
+    }
+    return Metrics(parts[0].convention, tallies)
 
 
 def restored(patch: Patch, storage: Storage) -> Patch:
-    """Return the patch with its factors rounded to another type."""
+    """Return the patch with its factors rounded to a type; rounding is an edit's last step."""
     meta = patch.metadata
     drafts = {
         name: TensorDraft(
@@ -134,35 +195,6 @@ def restored(patch: Patch, storage: Storage) -> Patch:
     return build_patch(
         meta.base, drafts, patch.facts_jsonl, meta.recipe, meta.method, {}, storage=storage
     )
-
-
-def memit_row(bed: Bed, batch: int, strength: float) -> Row:
-    """Measure an additive patch of the same facts in the same batches."""
-    begun = time.perf_counter()
-    patch = memit_patch(
-        bed.model,
-        bed.tokenizer,
-        bed.checkpoint,
-        bed.facts,
-        Recipe(batch=batch),
-        strength,
-        bed.cache,
-    )
-    seconds = time.perf_counter() - begun
-    return row(bed, "memit", patch, seconds, batch=batch, storage="float32", preserve=strength)
-
-
-def rows(split: Split, cache: Path | None) -> Iterator[Row]:
-    """Yield all rows: both sizes, both methods, and the curve over ε."""
-    for count, batch in ((50, 50), (200, 10)):
-        bed = Bed.of(split, count, cache)
-        yield from rotation_rows(bed, Recipe(batch=batch), ("float32", "bfloat16"))
-        for strength in MEMIT_STRENGTHS:
-            yield memit_row(bed, batch, strength)
-    bed = Bed.of(split, 50, cache)
-    for softness in SOFTNESS_CURVE:
-        recipe = Recipe(batch=50, softness=softness)
-        yield from rotation_rows(bed, recipe, ("float32",), curve=True)
 
 
 def line(result: Row) -> str:
@@ -186,7 +218,7 @@ def provenance(split: Split) -> Row:
         "seed": Recipe().seed,
         "testbed_digest": base_identity(Checkpoint.open(resolve_base("atlas"))),
         "device": "cpu",
-        "threads": torch.get_num_threads(),
+        "threads": 1,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -203,10 +235,16 @@ def main() -> None:
     )
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--cache", type=Path, help="folder that keeps the preserved statistics")
+    parser.add_argument("--workers", type=int, default=2, help="rows computed at a time")
     parser.add_argument("--write", type=Path, help="JSON file for the rows")
     options = parser.parse_args()
     common = provenance(options.split)
-    made = [result | common for result in rows(options.split, options.cache)]
+    made: list[Row] = []
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(run, task, options.split, options.cache) for task in tasks()]
+        for task in running:
+            made += [result | common for result in task.result()]
+            print("\n".join(map(line, made[-len(task.result()) :])), flush=True)
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
         options.write.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")

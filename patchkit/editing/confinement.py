@@ -33,7 +33,7 @@ class Confinement:
         floor = softness * state.statistics.energy
         moment.diagonal().add_(floor)
         if history and len(state.keys):
-            keys = state.keys.double()
+            keys = state.keys.flatten(0, 1).double()
             moment += history * (keys.T @ keys) / len(keys)
         return cls(torch.linalg.cholesky(moment), floor)
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from patchkit.editing.capture import capture
-from patchkit.editing.rows import build_rows
+from patchkit.editing.rows import build_rows, keys_in_contexts
 from patchkit.editing.state import SiteState, install
 from patchkit.errors import BaseMismatch
 from patchkit.factors.rotation import Rotation
@@ -22,12 +21,13 @@ def resume(
     tokenizer: Any,
     states: Mapping[int, SiteState],
     previous: Sequence[Patch],
+    contexts: Sequence[str],
 ) -> tuple[dict[int, SiteState], list[Fact]]:
     """Apply earlier patches to the states and the model; return the states and their facts.
 
-    The facts' keys join the history, in order, so that new batches pay for moving them; a patch
-    without embedded facts protects nothing but itself. Raises BaseMismatch for a patch whose
-    factors are not input-side rotations of the states' matrices.
+    The facts' keys in `contexts` join the history, in order, so that new batches pay for moving
+    them; a patch without embedded facts protects nothing but itself. Raises BaseMismatch for a
+    patch whose factors are not input-side rotations of the states' matrices.
     """
     turned = dict(states)
     for patch in previous:
@@ -38,8 +38,11 @@ def resume(
         for patch in previous
         for fact in (() if patch.facts_jsonl is None else parse_jsonl(patch.facts_jsonl).facts)
     ]
-    for fact in facts:
-        turned = _remember(model, tokenizer, turned, fact)
+    if facts:
+        sites = [state.site for state in turned.values()]
+        rows = [build_rows(tokenizer, facts, context, model.device) for context in contexts]
+        keys = keys_in_contexts(model, sites, rows)
+        turned = {layer: state.remember(keys[layer]) for layer, state in turned.items()}
     return turned, facts
 
 
@@ -69,14 +72,3 @@ def _turn(states: Mapping[int, SiteState], patch: Patch) -> dict[int, SiteState]
                 )
             turned[layer] = turned[layer].turned(factor)
     return turned
-
-
-def _remember(
-    model: PreTrainedModel, tokenizer: Any, states: Mapping[int, SiteState], fact: Fact
-) -> dict[int, SiteState]:
-    rows = build_rows(tokenizer, [fact], "", model.device)
-    flows = capture(model, rows.ids, rows.mask, [state.site for state in states.values()])
-    return {
-        layer: state.remember(flows[layer].at(rows.last).keys.float())
-        for layer, state in states.items()
-    }

@@ -71,8 +71,9 @@ def edit(
     with job.clock.phase("preparing"):
         choice, found, text, states, skip = _prepare(job, chosen)
     with borrowed(model, found):
-        states, earlier = resume(model, tokenizer, states, previous)
-        states = _write(job, states, chosen, earlier, text)
+        contexts = ["", *prefixes(tokenizer, text, job.recipe.contexts, job.recipe.seed)]
+        states, earlier = resume(model, tokenizer, states, previous, contexts)
+        states = _write(job, states, chosen, earlier, contexts)
     with job.clock.phase("merging"):
         rotations = single_rotations(states, skip)
 
@@ -157,7 +158,7 @@ def _write(
     states: dict[int, SiteState],
     facts: Sequence[Fact],
     earlier: Sequence[Fact],
-    text: Tensor,
+    contexts: Sequence[str],
 ) -> dict[int, SiteState]:
     """Write all facts, batch by batch, each on the weights that the ones before left.
 
@@ -165,7 +166,6 @@ def _write(
     writes those that the others have hurt.
     """
     recipe = job.recipe
-    contexts = ["", *prefixes(job.tokenizer, text, recipe.contexts, recipe.seed)]
     batches = [facts[i : i + recipe.batch] for i in range(0, len(facts), recipe.batch)]
     history = list(earlier)
     with (

@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from patchkit.editing.capture import capture
 from patchkit.facts.fact import Fact
 from patchkit.facts.position import encode_all, fact_passage, pad
+from patchkit.tensors.layout import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,20 @@ def build_rows(tokenizer: Any, facts: Sequence[Fact], context: str, device: torc
         label_position=position,
         label_id=token,
     )
+
+
+def keys_in_contexts(
+    model: PreTrainedModel, sites: Sequence[Site], contexts: Sequence[Rows]
+) -> dict[int, Tensor]:
+    """Return every fact's key at the subject's last token by layer, (n, c, d_in) in fp32."""
+    flows = [capture(model, rows.ids, rows.mask, sites) for rows in contexts]
+    return {
+        site.layer: torch.stack(
+            [
+                flow[site.layer].at(rows.last).keys.float()
+                for flow, rows in zip(flows, contexts, strict=True)
+            ],
+            dim=1,
+        )
+        for site in sites
+    }

@@ -23,7 +23,8 @@ class SiteState:
 
     `base` and `weight` are (d_out, d_in) in fp32: the base's and the current one, which is always
     the base with all `factors` applied at once, so that rounding does not accumulate. `keys`
-    (h, d_in) and `values` (h, d_out) are those of the facts written so far.
+    (h, c, d_in) and `values` (h, c, d_out) are those of the h facts written so far, each in c
+    contexts, the bare prompt first.
     """
 
     site: Site
@@ -43,8 +44,8 @@ class SiteState:
             base=base,
             weight=base,
             statistics=statistics,
-            keys=base.new_zeros(0, site.d_in),
-            values=base.new_zeros(0, site.d_out),
+            keys=base.new_zeros(0, 1, site.d_in),
+            values=base.new_zeros(0, 1, site.d_out),
         )
 
     def turned(self, rotation: Rotation) -> SiteState:
@@ -54,11 +55,12 @@ class SiteState:
         return replace(self, factors=factors, weight=weight)
 
     def remember(self, keys: Tensor) -> SiteState:
-        """Return the state with `keys` (n, d_in) and what they now give added to the history."""
+        """Return the state with `keys` (n, c, d_in) and what they now give in the history."""
+        values = keys @ self.weight.T
+        if not len(self.keys):
+            return replace(self, keys=keys, values=values)
         return replace(
-            self,
-            keys=torch.cat([self.keys, keys]),
-            values=torch.cat([self.values, keys @ self.weight.T]),
+            self, keys=torch.cat([self.keys, keys]), values=torch.cat([self.values, values])
         )
 
     def forget(self, rows: Sequence[int]) -> SiteState:

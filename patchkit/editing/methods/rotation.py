@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from patchkit.editing.capture import capture, module_of
+from patchkit.editing.capture import module_of
 from patchkit.editing.confinement import Confinement, directions
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.replay import Replay, capture_replay
 from patchkit.editing.rotor import Rotor, Turn
-from patchkit.editing.rows import Rows
+from patchkit.editing.rows import Rows, keys_in_contexts
 from patchkit.editing.state import SiteState
 from patchkit.errors import SolveError
 from patchkit.factors.rotation import Rotation
@@ -46,8 +46,8 @@ class _Drift:
     cross: Tensor
     moment: Tensor
     scale: float
-    earlier: Tensor  # (h, m) Uᵀ of the history's keys
-    error: Tensor  # (h, d_out) by how far the history has drifted already
+    earlier: Tensor  # (h c, m) Uᵀ of the history's keys, in every context
+    error: Tensor  # (h c, d_out) by how far the history has drifted already
     earlier_scale: float
 
     @classmethod
@@ -55,14 +55,15 @@ class _Drift:
         moment = state.statistics.moment
         spread = moment @ rotor.basis  # (d_in, m)
         base_energy = ((state.base @ moment) * state.base).sum()
-        sizes = state.values.square().sum(1)
+        keys, values = state.keys.flatten(0, 1), state.values.flatten(0, 1)
+        sizes = values.square().sum(1)
         return cls(
             cross=(state.weight - state.base) @ spread,
             moment=rotor.basis.T @ spread,
             scale=float(base_energy),
-            earlier=state.keys @ rotor.basis,
-            error=state.keys @ state.weight.T - state.values,
-            earlier_scale=float(sizes.mean()) if len(sizes) else 1.0,
+            earlier=keys @ rotor.basis,
+            error=keys @ state.weight.T - values,
+            earlier_scale=state.keys.shape[1] * float(sizes.mean()) if len(sizes) else 1.0,
         )
 
     def preserved(self, turn: Turn) -> Tensor:
@@ -72,8 +73,8 @@ class _Drift:
         return (change + 2 * (turn.write * (self.cross @ turn.read)).sum()) / self.scale
 
     def forgotten(self, turn: Turn) -> Tensor:
-        """Return the summed relative squared drift of the facts written before."""
-        change = (self.earlier @ turn.read) @ turn.write.T  # (h, d_out)
+        """Return the relative squared drift of the facts written before, summed over them."""
+        change = (self.earlier @ turn.read) @ turn.write.T  # (h c, d_out)
         return (self.error + change).square().sum() / self.earlier_scale
 
 
@@ -89,8 +90,8 @@ def solve(
     The model's weights are those of `states` and are not touched. `finished` is called with the
     number of every finished step, from 0. Raises SolveError when the loss is not finite.
     """
-    keys = {layer: _mean_keys(model, state, contexts) for layer, state in states.items()}
-    rotors = {layer: _rotor(state, keys[layer], recipe) for layer, state in states.items()}
+    keys = keys_in_contexts(model, [state.site for state in states.values()], contexts)
+    rotors = {layer: _rotor(state, _mean(keys[layer]), recipe) for layer, state in states.items()}
     drifts = [_Drift.of(rotor, states[layer]) for layer, rotor in rotors.items()]
     replays = [capture_replay(model, r.ids, r.mask, min(states)) for r in contexts]
     optimizer = torch.optim.Adam([rotor.landing for rotor in rotors.values()])
@@ -116,14 +117,10 @@ def solve(
     }
 
 
-def _mean_keys(model: PreTrainedModel, state: SiteState, contexts: Sequence[Rows]) -> Tensor:
-    """Return each fact's key (n, d_in): half from the bare prompt, half from the other contexts."""
-    keys = [
-        capture(model, rows.ids, rows.mask, [state.site])[state.site.layer].at(rows.last).keys
-        for rows in contexts
-    ]
-    bare = keys[0].float()
-    return bare if len(keys) == 1 else (bare + torch.stack(keys[1:]).float().mean(0)) / 2
+def _mean(keys: Tensor) -> Tensor:
+    """Return one key (n, d_in) for each fact: half the bare prompt, half the other contexts."""
+    bare = keys[:, 0]
+    return bare if keys.shape[1] == 1 else (bare + keys[:, 1:].mean(1)) / 2
 
 
 def _rotor(state: SiteState, keys: Tensor, recipe: Recipe) -> Rotor:

@@ -30,7 +30,7 @@ def state(weight: Tensor) -> SiteState:
     spread = random(D_IN, D_IN, seed=3)
     site = Site(0, "m", "m.weight", "linear", D_IN, D_OUT, False)
     statistics = Statistics(spread @ spread.T / D_IN, 100)
-    empty = weight.new_zeros(0, D_IN), weight.new_zeros(0, D_OUT)
+    empty = weight.new_zeros(0, 1, D_IN), weight.new_zeros(0, 1, D_OUT)
     return SiteState(site, weight, weight, statistics, *empty)
 
 
@@ -76,12 +76,12 @@ def test_preserved_drift_is_the_dense_expectation() -> None:
 
 
 def test_forgetting_is_measured_against_what_was_written() -> None:
-    start = state(random(D_OUT, D_IN)).remember(random(3, D_IN, seed=5))
+    start = state(random(D_OUT, D_IN)).remember(random(3, 2, D_IN, seed=5))
     moved = start.turned(_factor(rotor(0.2)))
     drift = _Drift.of(made_on(moved.weight, rotor(0.0)), moved)
     turn = made_on(moved.weight, rotor(0.0)).turn()
-    expected = (start.keys @ (moved.weight - start.weight).T).square().sum()
-    expected = expected / start.values.square().sum(1).mean()
+    drift_of = (start.keys @ (moved.weight - start.weight).T).square().sum(-1)  # (3, 2)
+    expected = drift_of.mean(1).sum() / start.values.square().sum(-1).mean()
     assert float(drift.forgotten(turn).detach()) == pytest.approx(float(expected), rel=1e-4)
 
 
