@@ -1,6 +1,6 @@
 """Which directions of a matrix's input an edit may use, and at what price.
 
-`H = C + ε c̄ I + Kₚ Kₚᵀ/h` adds up the energy that preserved knowledge and earlier edits have in
+`H = C + ε c̄ I + p Kₚ Kₚᵀ/n` adds up the energy that preserved knowledge and earlier edits have in
 every direction. `H⁻¹ k` is the reading direction that a key stands out by: the linear
 discriminant between the key and everything preserved. This is the soft form of AlphaEdit's null
 space (Fang et al., https://arxiv.org/abs/2410.02355): a hard cut starves a rotation, because it
