@@ -170,9 +170,10 @@ def _check_space(plan: ApplyPlan, folder: Path, out: Path) -> None:
 
 def _write(plan: ApplyPlan, folder: Path, progress: Progress) -> tuple[dict[str, str], int, int]:
     """Fill the folder; return digests of new tensors, bytes written, and shards cloned."""
-    # Copying what stays and computing what changes touch different ranges, so they overlap.
+    # Copying what stays and computing what changes touch different ranges, so they overlap; and
+    # while one copy waits for the disk another reads.
     stop = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         try:
             copies = _start_copies(plan, folder, pool, stop)
             after = _rewrite(plan, folder, progress)
