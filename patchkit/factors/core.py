@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -84,3 +86,28 @@ def rotate_right(w: Tensor, core: Core) -> Tensor:
 def rotate_left(core: Core, w: Tensor) -> Tensor:
     """Return R W (d, n) for columns W (d, n)."""
     return w + core.basis @ (core.turn @ (core.basis.T @ w))
+
+
+def logarithm(q: Tensor) -> Tensor:
+    """Return the skew S (m, m) with exp(S) = Q and angles in (−π, π], for a rotation Q (m, m).
+
+    The real Schur form of a normal matrix is block diagonal, and each 2 × 2 block is a plane; two
+    eigenvalues −1 make a plane of angle π. Raises InvariantError when det Q is −1.
+    """
+    form, vectors = scipy.linalg.schur(q.cpu().numpy(), output="real")
+    skew = np.zeros_like(form)
+    index, flipped = 0, []
+    while index < len(form):
+        if index + 1 < len(form) and form[index + 1, index] != 0.0:
+            angle = np.arctan2(form[index + 1, index], form[index, index])
+            skew[index + 1, index], skew[index, index + 1] = angle, -angle
+            index += 2
+            continue
+        if form[index, index] < 0.0:
+            flipped.append(index)
+        index += 1
+    if len(flipped) % 2:
+        raise InvariantError("a reflection is not a rotation: its determinant is −1, not 1")
+    for first, second in zip(flipped[::2], flipped[1::2], strict=True):
+        skew[second, first], skew[first, second] = np.pi, -np.pi
+    return torch.from_numpy(vectors @ skew @ vectors.T).to(q.device)
