@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
 from patchkit.errors import InvariantError
-from patchkit.factors.core import Core
+from patchkit.factors.blocks import RotationBlocks
+from patchkit.factors.core import Core, logarithm
+from patchkit.factors.kinds import Turn
 from patchkit.factors.rotation import Rotation, rotation_from_core
+
+DENSE_LIMIT = 4096
+"""Longest side on which a rotation in blocks is multiplied with others as a whole matrix."""
 
 
 def merge(
@@ -32,42 +35,84 @@ def merge(
     """
     if len({(rotation.side, rotation.size) for rotation in rotations}) != 1:
         raise InvariantError("only rotations of one side and one size can be merged")
+    basis, q = product(in_order(rotations))
     side = rotations[0].side
-    ordered = rotations if side == "input" else tuple(reversed(rotations))
-    basis, q = product([rotation.core() for rotation in ordered])
     return rotation_from_core(basis, logarithm(q), side, tolerance=tolerance, dtype=dtype)
 
 
-def product(cores: Sequence[Core]) -> tuple[Tensor, Tensor]:
-    """Return a basis (d, m) and Q (m, m) in fp64 with Π (I + Bᵢ(Qᵢ−I)Bᵢᵀ) = I + B(Q−I)Bᵀ."""
-    basis, _ = torch.linalg.qr(torch.cat([core.basis for core in cores], dim=1))  # (d, m)
-    total = torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
-    for core in cores:
-        inside = basis.T @ core.basis  # (m, 2r)
-        total = total + ((total @ inside) @ core.turn) @ inside.T
-    return basis, total
+def in_order(turns: Sequence[Turn]) -> list[Core]:
+    """Return the cores as the matrices stand in the product: reversed on the output side.
 
-
-def logarithm(q: Tensor) -> Tensor:
-    """Return the skew S (m, m) with exp(S) = Q and angles in (−π, π], for a rotation Q (m, m).
-
-    The real Schur form of a normal matrix is block diagonal, and each 2 × 2 block is a plane; two
-    eigenvalues −1 make a plane of angle π. Raises InvariantError when det Q is −1.
+    Input-side rotations act as W R₁ R₂ …, output-side ones as … R₂ R₁ W. A rotation in blocks
+    becomes a core of all d directions; InvariantError if these are more than 4096.
     """
-    form, vectors = scipy.linalg.schur(q.cpu().numpy(), output="real")
-    skew = np.zeros_like(form)
-    index, flipped = 0, []
-    while index < len(form):
-        if index + 1 < len(form) and form[index + 1, index] != 0.0:
-            angle = np.arctan2(form[index + 1, index], form[index, index])
-            skew[index + 1, index], skew[index, index + 1] = angle, -angle
-            index += 2
-            continue
-        if form[index, index] < 0.0:
-            flipped.append(index)
-        index += 1
-    if len(flipped) % 2:
-        raise InvariantError("a reflection is not a rotation: its determinant is −1, not 1")
-    for first, second in zip(flipped[::2], flipped[1::2], strict=True):
-        skew[second, first], skew[first, second] = np.pi, -np.pi
-    return torch.from_numpy(vectors @ skew @ vectors.T).to(q.device)
+    cores = [_full_core(t) if isinstance(t, RotationBlocks) else t.core() for t in turns]
+    return cores[::-1] if turns and turns[0].side == "output" else cores
+
+
+def product(cores: Sequence[Core]) -> tuple[Tensor, Tensor]:
+    """Return a basis (d, m) and Q (m, m) in fp64 with Π (I + Bᵢ(Qᵢ−I)Bᵢᵀ) = I + B(Q−I)Bᵀ.
+
+    Halves are multiplied first: the many products at the leaves of that tree work on the small
+    bases of few factors, and rounding grows with the logarithm of the number of factors.
+    """
+    if len(cores) == 1:
+        return cores[0].basis, cores[0].q
+    half = len(cores) // 2
+    (one, q_one), (two, q_two) = product(cores[:half]), product(cores[half:])
+    basis = _span(one, two)
+    left, right = basis.T @ one, basis.T @ two  # (m, m₁), (m, m₂)
+    total = _embedded(left, q_one)
+    return basis, total + ((total @ right) @ _minus_one(q_two)) @ right.T
+
+
+def joint_basis(cores: Sequence[Core]) -> Tensor:
+    """Return one orthonormal basis (d, m), m ≤ min(d, Σ mᵢ), of the spaces of all cores."""
+    basis: Tensor = torch.linalg.qr(torch.cat([core.basis for core in cores], dim=1))[0]
+    return basis
+
+
+def product_in(basis: Tensor, cores: Sequence[Core]) -> Tensor:
+    """Return Q (m, m) of the product of `cores` on a basis (d, m) that contains theirs."""
+    if not cores:
+        return torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
+    own, q = product(cores)
+    return _embedded(basis.T @ own, q)
+
+
+def _full_core(turn: RotationBlocks) -> Core:
+    if turn.size > DENSE_LIMIT:
+        raise InvariantError(
+            f"a rotation in blocks that turns {turn.size} directions can be multiplied with "
+            f"others only up to {DENSE_LIMIT}",
+            details={"size": turn.size, "limit": DENSE_LIMIT},
+        )
+    eye = torch.eye(turn.size, dtype=torch.float64, device=turn.s.device)
+    return Core(eye, _block_diagonal(turn.generators()), _block_diagonal(turn.matrices()))
+
+
+def _block_diagonal(blocks: Tensor) -> Tensor:
+    """Return the matrix (b n, b n) of diagonal blocks (b, n, n)."""
+    b, n, _ = blocks.shape
+    whole = blocks.new_zeros(b, n, b, n)
+    whole[range(b), :, range(b), :] = blocks
+    return whole.reshape(b * n, b * n)
+
+
+def _span(one: Tensor, two: Tensor) -> Tensor:
+    """Return an orthonormal basis of the sum of two spaces, given by orthonormal columns."""
+    for basis in (one, two):
+        if basis.shape[0] == basis.shape[1]:
+            return basis
+    joined: Tensor = torch.linalg.qr(torch.cat([one, two], dim=1))[0]
+    return joined
+
+
+def _embedded(inside: Tensor, q: Tensor) -> Tensor:
+    """Return I + E (Q − I) Eᵀ (m, m) for orthonormal columns E (m, k) and Q (k, k)."""
+    eye = torch.eye(len(inside), dtype=inside.dtype, device=inside.device)
+    return eye + inside @ _minus_one(q) @ inside.T
+
+
+def _minus_one(q: Tensor) -> Tensor:
+    return q - torch.eye(len(q), dtype=q.dtype, device=q.device)
