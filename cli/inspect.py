@@ -95,7 +95,8 @@ def _row(name: str, tensor: "TensorMeta", degrees: Angles) -> Row:
 
 
 def _factor(factor: "FactorMeta") -> str:
-    words = (factor.side, factor.kind, f"rank {factor.rank}")
+    size = f"rank {factor.rank}" if factor.blocks is None else f"{factor.blocks} × {factor.rank}"
+    words = (factor.side, factor.kind, size)
     return " ".join(word for word in words if word)
 
 
@@ -127,12 +128,13 @@ def _angles(patch: Path) -> Angles:
     """Rotation angles of each tensor in degrees, largest first."""
     from math import degrees
 
+    from patchkit.factors.blocks import RotationBlocks
     from patchkit.factors.rotation import Rotation
     from patchkit.patch.patch import Patch
 
     found = {}
     for name, factors in Patch.read(patch).factors.items():
-        rotations = [factor for factor in factors if isinstance(factor, Rotation)]
+        rotations = [factor for factor in factors if isinstance(factor, Rotation | RotationBlocks)]
         angles = [degrees(float(angle)) for each in rotations for angle in each.angles()]
         found[name] = sorted(angles, reverse=True)
     return found

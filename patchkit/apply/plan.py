@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patchkit.apply.lock import root_of
 from patchkit.errors import BaseMismatch
-from patchkit.patch.metadata import TensorMeta
+from patchkit.patch.metadata import FactorMeta, TensorMeta
 from patchkit.patch.order import Place, check_order
 from patchkit.patch.reader import PatchInfo, read_info
 from patchkit.tensors.checkpoint import Checkpoint, Entry
@@ -17,6 +17,7 @@ from patchkit.tensors.rewrite import JOURNAL, LOCK
 
 _MEMORY = 300_000_000
 _MEMORY_DIMENSIONS = 512
+_EXPONENTIAL = 10  # matrices that one exponential needs, with its argument
 # Formats that would keep the base's facts beside patched weights, or run code when loaded.
 _OTHER_WEIGHTS = frozenset({
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".onnx",
@@ -143,8 +144,21 @@ def _tensors(checkpoint: Checkpoint, patches: Sequence[PlannedPatch]) -> tuple[P
 
 
 def _dimensions(meta: TensorMeta) -> int:
-    """Columns of all factor bases together: two for each plane of a rotation."""
-    return sum(factor.rank * (2 if factor.kind == "rotation" else 1) for factor in meta.factors)
+    """Columns of all factor bases together, or as many as hold what factors without one keep."""
+    return sum(_dimensions_of(factor, meta) for factor in meta.factors)
+
+
+def _dimensions_of(factor: FactorMeta, meta: TensorMeta) -> int:
+    if factor.kind == "additive":
+        return factor.rank
+    if factor.kind == "additive-dense":
+        return -(-min(meta.shape) // 2)  # the sum itself, in at most four bytes
+    if factor.blocks is None:
+        return 2 * factor.rank
+    size = meta.d_in if factor.side == "input" else meta.d_out
+    mixes_rows = (factor.side == "output") == (meta.layout == "linear")
+    # Exponentials are made one block after another, and rows that are mixed are all kept.
+    return _EXPONENTIAL * (size // factor.blocks) + (size if mixes_rows else 0)
 
 
 def _check_shape(checkpoint: Checkpoint, name: str, meta: TensorMeta) -> None:

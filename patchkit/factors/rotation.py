@@ -76,6 +76,10 @@ class Rotation:
         spectral_norm(skew)
         return float(torch.linalg.matrix_norm(skew))
 
+    def check(self) -> None:
+        """InvariantError if a value is not finite or an angle above the limit."""
+        self.norm()
+
     def norm(self) -> float:
         """Return ‖A‖₂ in radians; InvariantError if not finite or above 64."""
         return spectral_norm(skew_core(self.x, self.y)[1])

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from patchkit.errors import InvariantError
 from patchkit.factors import Layout
-from patchkit.factors.action import Factor
-from patchkit.factors.additive import Additive
+from patchkit.factors.blocks import RotationBlocks
+from patchkit.factors.kinds import Factor, mapped
+from patchkit.factors.rotation import Rotation
 from patchkit.patch.metadata import TensorMeta
 from patchkit.patch.parts import factor_meta, factor_parts
 
 Storage = Literal["float32", "bfloat16"]
-"""Type in which x, y, l and f are stored."""
+"""Type in which the numbers of factors are stored."""
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -64,15 +64,9 @@ class TensorDraft:
 
 
 def _rounded(factor: Factor, dtype: torch.dtype) -> Factor:
-    if isinstance(factor, Additive):
-        rounded: Factor = replace(factor, l=_cast(factor.l, dtype), f=_cast(factor.f, dtype))
-        if not all(bool(torch.isfinite(part).all()) for part in factor_parts(rounded).values()):
-            raise InvariantError(f"an additive factor holds values that are not finite in {dtype}")
-        return rounded
-    rotation = replace(factor, x=_cast(factor.x, dtype), y=_cast(factor.y, dtype))
-    rotation.norm()
-    return rotation
-
-
-def _cast(t: Tensor, dtype: torch.dtype) -> Tensor:
-    return t.detach().to("cpu", dtype).contiguous()
+    rounded = mapped(factor, lambda t: t.detach().to("cpu", dtype).contiguous())
+    if isinstance(rounded, RotationBlocks | Rotation):
+        rounded.check()
+    elif not all(bool(torch.isfinite(part).all()) for part in factor_parts(rounded).values()):
+        raise InvariantError(f"an additive factor holds values that are not finite in {dtype}")
+    return rounded

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 from patchkit.errors import FormatError
 from patchkit.factors import Kind, Layout, Side
@@ -25,6 +25,12 @@ _OPTIONAL_PREFIX = "x-"
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,512}")
 _RESERVED = "patchkit.facts"
 _MAX_AXIS = 2**31 - 1
+_KEYS_OF: Mapping[Kind, frozenset[str]] = {
+    "rotation": frozenset({"side"}),
+    "rotation-blocks": frozenset({"side", "blocks"}),
+    "additive": frozenset(),
+    "additive-dense": frozenset(),
+}
 _KEYS = frozenset({
     "format", "base", "after", "tensors", "facts", "recipe", "method", "created_by", "leaves",
     "measured", "seal",
@@ -33,18 +39,28 @@ _KEYS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class FactorMeta:
-    """One factor: its kind and rank, `sha256` of its tensors' bytes, and a rotation's side."""
+    """One factor: its kind and rank, and `sha256` of its tensors' bytes.
+
+    `side` is that of a rotation, None for a sum; `blocks` the number of blocks of a rotation that
+    is stored in blocks.
+    """
 
     kind: Kind
     rank: int
     sha256: str
     side: Side | None = None
+    blocks: int | None = None
 
     def parts(self, d_out: int, d_in: int) -> dict[str, tuple[int, int]]:
         """Return the shapes of its tensors by their last name."""
         if self.kind == "additive":
             return {"f": (self.rank, d_in), "l": (d_out, self.rank)}
+        if self.kind == "additive-dense":
+            return {"d": (d_out, d_in)}
         size = d_in if self.side == "input" else d_out
+        if self.blocks is not None:
+            n = size // self.blocks
+            return {"s": (self.blocks, n * (n - 1) // 2)}
         return {"x": (size, self.rank), "y": (size, self.rank)}
 
 
@@ -223,7 +239,7 @@ def _leaf(value: object, where: str) -> Leaf:
 def _tensors(value: object) -> dict[str, TensorMeta]:
     found = fields.mapping(value, "tensors")
     tensors = {check_tensor_name(name): _tensor(item, name) for name, item in found.items()}
-    parts = sum(2 * len(tensor.factors) for tensor in tensors.values())
+    parts = sum(len(f.parts(1, 1)) for tensor in tensors.values() for f in tensor.factors)
     if parts > MAX_TENSORS - 1:
         raise FormatError(f"the patch holds {parts} tensors; {MAX_TENSORS - 1} are allowed")
     return tensors
@@ -254,22 +270,39 @@ def _axis(value: object, where: str) -> int:
 
 
 def _factor(value: object, where: str) -> FactorMeta:
-    kind: Literal["rotation", "additive"]
+    kind: Kind
     kind = fields.one_of(fields.mapping(value, where).get("kind"), f"{where}.kind", get_args(Kind))
-    sided = frozenset({"side"}) if kind == "rotation" else frozenset()
-    found = fields.record(value, where, frozenset({"kind", "rank", "sha256"}) | sided)
-    side = fields.one_of(found["side"], f"{where}.side", get_args(Side)) if sided else None
-    rank = _axis(found["rank"], f"{where}.rank")
-    return FactorMeta(kind, rank, fields.digest(found["sha256"], f"{where}.sha256"), side)
+    found = fields.record(value, where, frozenset({"kind", "rank", "sha256"}) | _KEYS_OF[kind])
+    return FactorMeta(
+        kind=kind,
+        rank=_axis(found["rank"], f"{where}.rank"),
+        sha256=fields.digest(found["sha256"], f"{where}.sha256"),
+        side=fields.one_of(found["side"], f"{where}.side", get_args(Side))
+        if "side" in found
+        else None,
+        blocks=_axis(found["blocks"], f"{where}.blocks") if "blocks" in found else None,
+    )
 
 
 def _check_rank(factor: FactorMeta, tensor: TensorMeta, where: str) -> None:
-    if factor.kind == "additive":
-        limit = min(tensor.shape)
-    else:
-        limit = (tensor.d_in if factor.side == "input" else tensor.d_out) // 2
-    if factor.rank > limit:
-        raise FormatError(f"{where} has rank {factor.rank}; {limit} is the most its shape allows")
+    """FormatError for a rank, or blocks, that a matrix of this shape cannot have."""
+    size = tensor.d_in if factor.side == "input" else tensor.d_out
+    if factor.blocks is not None and (size % factor.blocks or size < 2 * factor.blocks):
+        raise FormatError(
+            f"{where} has {factor.blocks} blocks, and a side of {size} is not as many equal blocks "
+            "of at least 2"
+        )
+    if factor.kind in ("rotation", "additive"):
+        limit = size // 2 if factor.kind == "rotation" else min(tensor.shape)
+        if factor.rank > limit:
+            raise FormatError(
+                f"{where} has rank {factor.rank}; {limit} is the most its shape allows"
+            )
+        return
+    blocks = factor.blocks
+    rank = min(tensor.shape) if blocks is None else blocks * (size // blocks // 2)
+    if factor.rank != rank:
+        raise FormatError(f"{where} has rank {factor.rank}; {rank} is that of its shape")
 
 
 def _tensor_json(tensor: TensorMeta) -> dict[str, object]:

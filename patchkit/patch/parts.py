@@ -8,8 +8,9 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-from patchkit.factors.action import Factor
-from patchkit.factors.additive import Additive
+from patchkit.factors.additive import Additive, AdditiveDense
+from patchkit.factors.blocks import RotationBlocks
+from patchkit.factors.kinds import Factor, tensors_of
 from patchkit.factors.rotation import Rotation
 from patchkit.patch.metadata import FactorMeta, PatchMetadata
 from patchkit.patch.packing import part_name
@@ -20,9 +21,7 @@ from patchkit.tensors.torch_dtypes import torch_dtype
 
 def factor_parts(factor: Factor) -> dict[str, Tensor]:
     """Return a factor's tensors by their last name in the file, in the order of the file."""
-    if isinstance(factor, Additive):
-        return {"f": factor.f, "l": factor.l}
-    return {"x": factor.x, "y": factor.y}
+    return tensors_of(factor)
 
 
 def factor_meta(factor: Factor) -> FactorMeta:
@@ -30,8 +29,10 @@ def factor_meta(factor: Factor) -> FactorMeta:
     state = sha256()
     for part in factor_parts(factor).values():
         state.update(tensor_bytes(part))
-    side = None if isinstance(factor, Additive) else factor.side
-    return FactorMeta(factor.kind, factor.rank, "sha256:" + state.hexdigest(), side)
+    digest = "sha256:" + state.hexdigest()
+    side = None if isinstance(factor, Additive | AdditiveDense) else factor.side
+    blocks = factor.blocks if isinstance(factor, RotationBlocks) else None
+    return FactorMeta(factor.kind, factor.rank, digest, side, blocks)
 
 
 def tensor_bytes(t: Tensor) -> bytes:
@@ -63,8 +64,10 @@ def read_factors(
 
 def _factor(meta: FactorMeta, parts: dict[str, Tensor]) -> Factor:
     if meta.side is None:
-        return Additive(l=parts["l"], f=parts["f"])
-    return Rotation(side=meta.side, x=parts["x"], y=parts["y"])
+        return Additive(**parts) if meta.kind == "additive" else AdditiveDense(**parts)
+    if meta.kind == "rotation-blocks":
+        return RotationBlocks(meta.side, **parts)
+    return Rotation(meta.side, **parts)
 
 
 def _read_tensor(source: ByteSource, info: TensorInfo) -> Tensor:

@@ -13,21 +13,29 @@ from math import inf, prod, sqrt
 import torch
 from torch import Tensor
 
-from patchkit.factors.action import Factor
-from patchkit.factors.additive import Additive
+from patchkit.factors.additive import Additive, AdditiveDense
 from patchkit.factors.core import Core
+from patchkit.factors.kinds import Factor, Turn
+from patchkit.factors.rotation import Rotation
 
 
 def defect(factors: Sequence[Factor]) -> float:
     """Return a bound e on the relative change of every squared singular value.
 
-    Computed in fp64 from the factors as they are applied, O(d r²); infinite for a list with an
-    additive factor, which promises nothing. InvariantError for a generator beyond its limits.
+    Computed in fp64 from the factors as they are applied, O(d r²), or O(d n²) for blocks of n;
+    infinite for a list with an additive factor, which promises nothing. InvariantError for a
+    generator beyond its limits.
     """
-    if any(isinstance(factor, Additive) for factor in factors):
+    turns = [f for f in factors if not isinstance(f, Additive | AdditiveDense)]
+    if len(turns) < len(factors):
         return inf
-    cores = (factor.core() for factor in factors if not isinstance(factor, Additive))
-    return prod((1 + core_defect(core) for core in cores), start=1.0) - 1
+    return prod((1 + _turn_defect(turn) for turn in turns), start=1.0) - 1
+
+
+def _turn_defect(turn: Turn) -> float:
+    if isinstance(turn, Rotation):
+        return core_defect(turn.core())
+    return blocks_defect(turn.matrices())
 
 
 def core_defect(core: Core) -> float:
@@ -35,6 +43,12 @@ def core_defect(core: Core) -> float:
     basis = _distance_to_identity(core.basis.T @ core.basis)
     turn = _distance_to_identity(core.q.T @ core.q)
     return (1 + basis) * (turn + _distance_to_identity(core.q) ** 2 * basis)
+
+
+def blocks_defect(q: Tensor) -> float:
+    """Return the bound of blockdiag(Q₁, …), the largest of ‖QᵢᵀQᵢ − I‖_F; `q` is (b, n, n)."""
+    eye = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
+    return max(float(torch.linalg.matrix_norm(block.T @ block - eye)) for block in q)
 
 
 def norm_bound(e: float) -> float:

@@ -90,16 +90,16 @@ class _Square:
 class _Along:
     """Norm of a matrix, given in blocks of rows, in the directions that an edit uses.
 
-    A rotation of the columns, or a sum, changes only what lies along its own directions there; so
-    does a rotation of the rows. Where both are mixed, all directions count.
+    A rotation of the columns by planes, or a sum of low rank, changes only what lies along its own
+    directions there; so does such a rotation of the rows. Where both are mixed, or a factor has no
+    directions of its own, all count.
     """
 
     def __init__(self, normal: Normal) -> None:
-        plain = [] if normal.right is None else [normal.right.basis]
-        plain += [] if normal.wide is None else [normal.wide.T]
+        mixed = None if normal.left is None else normal.left.directions
+        plain = _columns(normal)
         self.columns = _orthonormal(plain) if plain and normal.left is None else None
-        alone = normal.left is not None and not plain
-        self.rows = _orthonormal([normal.left.basis]) if alone and normal.left else None
+        self.rows = _orthonormal([mixed]) if mixed is not None and plain == [] else None
         self.square = _Square()
         self.gathered: Tensor | float = 0.0
 
@@ -114,6 +114,14 @@ class _Along:
         if isinstance(self.gathered, Tensor):
             return float(torch.linalg.matrix_norm(self.gathered))
         return self.square.root
+
+
+def _columns(normal: Normal) -> list[Tensor] | None:
+    """Directions that are changed in every row, None where that may be all."""
+    if normal.dense or (normal.right is not None and normal.right.directions is None):
+        return None
+    found = [] if normal.right is None else [normal.right.basis]
+    return found + ([] if normal.wide is None else [normal.wide.T])
 
 
 def _orthonormal(parts: Sequence[Tensor]) -> Tensor:

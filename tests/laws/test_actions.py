@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from patchkit.factors import Layout
 from patchkit.factors.action import Action, Factor, dense
-from patchkit.factors.additive import Additive
+from patchkit.factors.additive import Additive, AdditiveDense
 from tests.laws.strategies import D_IN, D_OUT, dense_rotation, factor_lists, normal
 
 LAYOUTS: tuple[Layout, ...] = ("linear", "conv1d")
@@ -19,6 +19,8 @@ def by_definition(w: torch.Tensor, factors: list[Factor]) -> torch.Tensor:
     for factor in factors:
         if isinstance(factor, Additive):
             w = w + factor.l @ factor.f
+        elif isinstance(factor, AdditiveDense):
+            w = w + factor.d
         elif factor.side == "input":
             w = w @ dense_rotation(factor)
         else:

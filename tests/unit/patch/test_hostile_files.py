@@ -79,7 +79,7 @@ METADATA = {
     "axis of zero": (put(f"tensors|{CONV}|shape", [8, 0]), "an integer from 1"),
     "huge axis": (put(f"tensors|{CONV}|shape", [8, 2**31]), "an integer from 1 to 2147483647"),
     "no factors": (put(f"tensors|{CONV}|factors", []), "has no factors"),
-    "unknown kind": (put(f"tensors|{CONV}|factors|0|kind", "dense"), "'rotation' or 'additive'"),
+    "unknown kind": (put(f"tensors|{CONV}|factors|0|kind", "dense"), "or 'additive-dense'"),
     "unknown side": (put(f"tensors|{CONV}|factors|0|side", "left"), "'input' or 'output'"),
     "rank above half the side": (put(f"tensors|{CONV}|factors|0|rank", 4), "3 is the most"),
     "rank of zero": (put(f"tensors|{CONV}|factors|0|rank", 0), "an integer from 1"),
