@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from patchkit.errors import BaseMismatch, InvariantError, UnsupportedModel
-from patchkit.factors.action import Factor, dense
+from patchkit.errors import InvariantError, UnsupportedModel
+from patchkit.factors.action import dense
 from patchkit.patch.metadata import TensorMeta
-from patchkit.patch.order import Place, check_order
-from patchkit.patch.parts import tensor_bytes
 from patchkit.patch.patch import Patch
+from patchkit.patch.stack import check_digest, check_site, stacked, weight_digest
 from patchkit.tensors.checkpoint import Checkpoint
-from patchkit.tensors.digests import bytes_digest
 from patchkit.tensors.layout import Site, locate
 from patchkit.tensors.torch_dtypes import torch_dtype
 
@@ -100,16 +98,15 @@ def apply(
     which the base is stored. Raises BaseMismatch (other weights, shapes, or a patch that is
     missing before another) and UnsupportedModel; the model is then as it was.
     """
-    stack = (patches,) if isinstance(patches, Patch) else tuple(patches)
-    _check_order(stack)
-    plans = _plans(stack)
-    found = locate(model, plans)
+    joined = stacked(patches)
+    found = locate(model, joined)
     swaps = []
-    for name, (meta, factors) in plans.items():
+    for name, stack in joined.items():
+        meta = stack.meta
         parameter = _parameter(model, found[name], meta)
         if not allow_other_base:
             _check_base(name, meta, parameter, checkpoint)
-        stored = dense(parameter.detach(), factors, meta.layout).to(torch_dtype(meta.dtype))
+        stored = dense(parameter.detach(), stack.factors, meta.layout).to(torch_dtype(meta.dtype))
         swaps.append(_Swap(name, parameter, parameter.data, stored.to(parameter.dtype)))
     for swap in swaps:
         swap.parameter.data = swap.after
@@ -132,38 +129,9 @@ def applied(
         handle.revert()
 
 
-def _check_order(stack: Sequence[Patch]) -> None:
-    """Serialising a patch for its digest is not free, and only a predecessor makes it needed."""
-    if any(patch.metadata.after for patch in stack):
-        names = [f"patch {number} of {len(stack)}" for number in range(1, len(stack) + 1)]
-        check_order([Place(n, p.digest, p.metadata) for n, p in zip(names, stack, strict=True)])
-
-
-def _plans(stack: Sequence[Patch]) -> dict[str, tuple[TensorMeta, tuple[Factor, ...]]]:
-    """The factors of all patches by tensor, in order; BaseMismatch when their bases differ."""
-    plans: dict[str, tuple[TensorMeta, tuple[Factor, ...]]] = {}
-    for patch in stack:
-        for name, meta in patch.metadata.tensors.items():
-            first, factors = plans.get(name, (meta, ()))
-            if first.base_sha256 != meta.base_sha256:
-                raise _mismatch(
-                    f"the patches were made for different weights of {name}",
-                    first.base_sha256,
-                    meta.base_sha256,
-                )
-            plans[name] = (first, factors + patch.factors[name])
-    return plans
-
-
 def _parameter(model: PreTrainedModel, site: Site, meta: TensorMeta) -> nn.Parameter:
+    check_site(site, meta)
     weight = model.get_submodule(site.module).weight
-    if (site.shape, site.layout) != (meta.shape, meta.layout):
-        raise _mismatch(
-            f"{site.tensor} is {site.layout} {site.shape} in the model and {meta.layout} "
-            f"{meta.shape} in the patch",
-            f"{meta.layout} {meta.shape}",
-            f"{site.layout} {site.shape}",
-        )
     if not isinstance(weight, nn.Parameter) or weight.is_meta:
         raise UnsupportedModel(
             f"the weights of {site.module} are not in memory",
@@ -175,22 +143,5 @@ def _parameter(model: PreTrainedModel, site: Site, meta: TensorMeta) -> nn.Param
 def _check_base(
     name: str, meta: TensorMeta, parameter: nn.Parameter, checkpoint: Checkpoint | None
 ) -> None:
-    if checkpoint is not None:
-        found = checkpoint.digest(name)
-    else:
-        found = bytes_digest(tensor_bytes(parameter.to(torch_dtype(meta.dtype))))
-    if found != meta.base_sha256:
-        raise _mismatch(
-            f"the patch was made for other weights: {name} has digest {found[:15]}…, and "
-            f"{meta.base_sha256[:15]}… is recorded",
-            meta.base_sha256,
-            found,
-        )
-
-
-def _mismatch(message: str, expected: str, found: str) -> BaseMismatch:
-    return BaseMismatch(
-        message,
-        hint="load the base the patch was made for, in the type it is stored in, unpatched",
-        details={"expected": expected, "found": found},
-    )
+    found = checkpoint.digest(name) if checkpoint else weight_digest(parameter, meta)
+    check_digest(name, meta, found)

@@ -70,16 +70,19 @@ _FAMILIES: Mapping[str, _Family] = {
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
-def sites(model: PreTrainedModel, checkpoint: Checkpoint | None = None) -> tuple[Site, ...]:
+def sites(
+    model: PreTrainedModel, checkpoint: Checkpoint | None = None, *, quantised: bool = False
+) -> tuple[Site, ...]:
     """List the editable matrices of `model`, first layer first.
 
     With `checkpoint`, tensor names are those of its files, which may lack or add a prefix, and
-    shapes are compared; without, they are the names of the model's own parameters. Raises
-    UnsupportedModel (no such architecture, or a module is missing) and BaseMismatch (the
-    checkpoint has no tensor, several tensors, or another shape for a site).
+    shapes are compared; without, they are the names of the model's own parameters. Weights that
+    are quantised can be looked at only if `quantised`. Raises UnsupportedModel (no such
+    architecture, or a module is missing) and BaseMismatch (the checkpoint has no tensor, several
+    tensors, or another shape for a site).
     """
     family = _family(model)
-    found = tuple(_site(model, family, index) for index in range(len(blocks(model))))
+    found = tuple(_site(model, family, index, quantised) for index in range(len(blocks(model))))
     if checkpoint is None:
         return found
     names = _by_tail(found, checkpoint.tensors)
@@ -87,13 +90,15 @@ def sites(model: PreTrainedModel, checkpoint: Checkpoint | None = None) -> tuple
     return tuple(_stored(site, names, shapes) for site in found)
 
 
-def locate(model: PreTrainedModel, tensors: Iterable[str]) -> dict[str, Site]:
-    """Find the site that each checkpoint tensor name stands for.
+def locate(
+    model: PreTrainedModel, tensors: Iterable[str], *, quantised: bool = False
+) -> dict[str, Site]:
+    """Find the site that each checkpoint tensor name stands for; `quantised` as in `sites`.
 
     Raises UnsupportedModel when a name belongs to no editable matrix of `model`.
     """
     wanted = tuple(tensors)
-    found = sites(model)
+    found = sites(model, quantised=quantised)
     names = {name: site for site, name in _by_tail(found, wanted).items()}
     for name in wanted:
         if name not in names:
@@ -189,29 +194,42 @@ def _module(model: nn.Module, path: str) -> nn.Module:
         ) from error
 
 
-def _site(model: PreTrainedModel, family: _Family, layer: int) -> Site:
+def has_plain_weight(module: nn.Module) -> bool:
+    """Whether the weight is a matrix of floating-point numbers, neither packed nor a subclass."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or type(weight.data) is not torch.Tensor:
+        return False
+    return weight.ndim == 2 and weight.is_floating_point()
+
+
+def _site(model: PreTrainedModel, family: _Family, layer: int, quantised: bool) -> Site:
     path = f"{family.trunk}.{family.layers}.{layer}.{family.down}"
     module = _module(model, path)
-    weight = getattr(module, "weight", None)
-    plain = isinstance(weight, torch.Tensor) and weight.ndim == 2 and weight.is_floating_point()
-    if not (plain and isinstance(module, nn.Linear | Conv1D)):
+    usable = quantised or has_plain_weight(module)
+    if not (usable and isinstance(module, nn.Linear | Conv1D)):
         raise UnsupportedModel(
             f"looked for a Linear or Conv1D with plain weights at {path}, found "
             f"{type(module).__name__}",
             hint="load the base without quantisation or adapters",
             details={"module": path},
         )
-    rows, columns = cast(torch.Tensor, weight).shape
     linear = isinstance(module, nn.Linear)
+    d_in, d_out = _sizes(module)
     return Site(
         layer=layer,
         module=path,
         tensor=f"{path}.weight",
         layout="linear" if linear else "conv1d",
-        d_in=columns if linear else rows,
-        d_out=rows if linear else columns,
+        d_in=d_in,
+        d_out=d_out,
         has_bias=module.bias is not None,
     )
+
+
+def _sizes(module: nn.Linear | Conv1D) -> tuple[int, int]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return module.nx, module.nf
 
 
 def _by_tail(found: Collection[Site], names: Iterable[str]) -> dict[Site, str]:
