@@ -1,28 +1,31 @@
-"""The sequential driver: facts, batch by batch, into one rotation for each edited matrix."""
+"""The sequential driver: facts, batch by batch, into the factors of each edited matrix."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from patchkit.editing.assemble import assemble, single_rotations
+from patchkit.editing.assemble import assemble
+from patchkit.editing.batch import Batch
 from patchkit.editing.contexts import prefixes
 from patchkit.editing.earlier import earlier_layers, resume
 from patchkit.editing.knowledge import Sources, preserved_statistics, preserved_text
 from patchkit.editing.layers import LayerChoice, choose_layers
-from patchkit.editing.methods import rotation
+from patchkit.editing.merging import merged
+from patchkit.editing.methods import Finished, find_method, finish
 from patchkit.editing.outcome import Outcome
+from patchkit.editing.protect import Guard
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.report import Edit
-from patchkit.editing.rows import build_rows
 from patchkit.editing.state import SiteState, borrowed, install
+from patchkit.editing.statistics import Statistics
 from patchkit.errors import FactsError, SolveError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.fact import Fact
@@ -69,17 +72,17 @@ def edit(
     if not chosen:
         raise FactsError("the base already answers every fact as asked")
     with job.clock.phase("preparing"):
-        choice, found, text, states, skip = _prepare(job, chosen)
+        choice, found, text, states = _prepare(job, chosen)
     with borrowed(model, found):
         contexts = ["", *prefixes(tokenizer, text, job.recipe.contexts, job.recipe.seed)]
         states, earlier = resume(model, tokenizer, states, previous, contexts)
         states = _write(job, states, chosen, earlier, contexts)
     with job.clock.phase("merging"):
-        rotations = single_rotations(states, skip)
+        factors = {layer: merged(state.factors) for layer, state in states.items()}
 
     def build(measured: Mapping[str, object]) -> Patch:
         return assemble(
-            model, states, rotations, chosen, job.recipe,
+            model, states, factors, chosen, job.recipe,
             checkpoint=checkpoint, previous=previous, measured=measured, embed_facts=embed_facts,
         )  # fmt: skip
 
@@ -123,7 +126,7 @@ class _Job:
 
 def _prepare(
     job: _Job, facts: Sequence[Fact]
-) -> tuple[LayerChoice, list[Site], Tensor, dict[int, SiteState], dict[int, int]]:
+) -> tuple[LayerChoice, list[Site], Tensor, dict[int, SiteState]]:
     """Choose the layers and measure what to preserve there."""
     every = sites(job.model, job.sources.checkpoint)
     choice = _choose(job, facts, every)
@@ -131,12 +134,15 @@ def _prepare(
     found = [site for site in every if site.layer in carried.union(choice.layers)]
     text = preserved_text(job.model, job.tokenizer, job.recipe, job.sources, job.progress)
     moments = preserved_statistics(job.model, text, found, job.recipe, job.sources, job.progress)
-    states = {site.layer: SiteState.of(job.model, site, moments[site.layer]) for site in found}
-    skip = {
-        site.layer: sum(len(patch.factors.get(site.tensor, ())) for patch in job.previous)
-        for site in found
-    }
-    return choice, found, text, states, skip
+    states = {site.layer: _state(job, site, moments[site.layer]) for site in found}
+    return choice, found, text, states
+
+
+def _state(job: _Job, site: Site, statistics: Statistics) -> SiteState:
+    state = SiteState.of(job.model, site, statistics)
+    recipe = job.recipe
+    guard = Guard.of(state.base, statistics, recipe.protect, recipe.protection)
+    return replace(state, guard=guard)
 
 
 def _choose(job: _Job, facts: Sequence[Fact], every: Sequence[Site]) -> LayerChoice:
@@ -162,49 +168,69 @@ def _write(
 ) -> dict[int, SiteState]:
     """Write all facts, batch by batch, each on the weights that the ones before left.
 
-    A batch takes along the facts written before that the model no longer answers, and a last one
-    writes those that the others have hurt.
+    A batch takes along the facts written before that it unsettles, and a last one writes those
+    that the others have hurt.
     """
-    recipe = job.recipe
-    batches = [facts[i : i + recipe.batch] for i in range(0, len(facts), recipe.batch)]
+    size = job.recipe.batch
     history = list(earlier)
     with (
         job.clock.phase("optimising"),
         phase(job.progress, "optimising", len(facts), "facts") as advance,
     ):
-        for batch in (*batches, ()):
-            hurt = _hurt(job, history)
-            again = [history[row] for row in hurt]
-            if not (batch or again):
-                continue
-            states = {layer: state.forget(hurt) for layer, state in states.items()}
-            finished = _counter(advance, len(batch), recipe.steps)
-            states = _solve(job, states, [*batch, *again], contexts, finished)
-            history = [fact for row, fact in enumerate(history) if row not in hurt]
-            history += [*batch, *again]
-    return states
+        for batch in _chunks(facts, size):
+            again = _unsettled(job, history, batch)[:size]
+            finished = _counter(advance, len(batch))
+            states = _rewrite(job, states, history, [*batch, *again], contexts, finished)
+            history = [*_without(history, again), *batch, *again]
+        for hurt in _chunks(_unsettled(job, history, ()), size):
+            states = _rewrite(job, states, history, hurt, contexts, lambda step, of: None)
+            history = [*_without(history, hurt), *hurt]
+    return finish(find_method(job.recipe.method), states, job.recipe.options)
 
 
-def _counter(advance: Callable[[int], None], facts: int, steps: int) -> Callable[[int], None]:
+def _chunks(facts: Sequence[Fact], size: int) -> list[Sequence[Fact]]:
+    return [facts[i : i + size] for i in range(0, len(facts), size)]
+
+
+def _without(history: Sequence[Fact], taken: Sequence[Fact]) -> list[Fact]:
+    return [fact for fact in history if fact not in set(taken)]
+
+
+def _counter(advance: Callable[[int], None], facts: int) -> Finished:
     """Spread the count of a batch's facts over its steps, so that a bar moves while it works."""
-    return lambda step: advance(facts * (step + 1) // steps - facts * step // steps)
+    return lambda step, of: advance(facts * step // of - facts * (step - 1) // of)
 
 
-def _solve(
+def _rewrite(
     job: _Job,
     states: dict[int, SiteState],
+    history: Sequence[Fact],
     batch: Sequence[Fact],
     contexts: Sequence[str],
-    finished: Callable[[int], None],
+    finished: Finished,
 ) -> dict[int, SiteState]:
-    rows = [build_rows(job.tokenizer, batch, text, job.model.device) for text in contexts]
-    states = rotation.solve(job.model, states, rows, job.recipe, finished)
+    """Write `batch`, whose facts the history no longer holds to their old values."""
+    taken = set(batch)
+    rows = [row for row, fact in enumerate(history) if fact in taken]
+    states = {layer: state.forget(rows) for layer, state in states.items()}
+    facts = Batch.of(job.tokenizer, batch, contexts, job.model.device)
+    method = find_method(job.recipe.method)
+    states = method.solve(job.model, states, facts, job.recipe.options, finished)
     install(job.model, states)
     return states
 
 
-def _hurt(job: _Job, history: Sequence[Fact]) -> list[int]:
-    """Return the rows of the facts that the model no longer answers as asked."""
+def _unsettled(job: _Job, history: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
+    """Return the earlier facts to write again with `batch`, those of its subjects first.
+
+    Facts of one subject share a key, so to hold an earlier one's value there is to refuse the new
+    one; the others are those that the model no longer answers as asked.
+    """
+    if not job.recipe.rewrite:
+        return []
+    subjects = {fact.subject for fact in batch}
     passages = [fact_passage(fact, target=fact.target) for fact in history]
     said = answers(job.model, encode_all(job.tokenizer, passages))
-    return [row for row, answer in enumerate(said) if not answer.exact]
+    hurt = [fact for fact, answer in zip(history, said, strict=True) if not answer.exact]
+    shared = [fact for fact in history if fact.subject in subjects]
+    return list(dict.fromkeys([*shared, *hurt]))

@@ -9,6 +9,7 @@ import torch
 
 from patchkit.base import load_model
 from patchkit.editing import edit, engine
+from patchkit.editing.methods import rotation
 from patchkit.editing.plan import plan_edit
 from patchkit.errors import FactsError, SolveError, UnsupportedModel
 from patchkit.facts.fact import Fact
@@ -17,7 +18,7 @@ from patchkit.live import applied
 from patchkit.patch.patch import Patch
 from patchkit.scoring.answers import answers
 from patchkit.tensors.checkpoint import Checkpoint
-from tests.unit.editing.samples import FACTS, QUICK, loaded
+from tests.unit.editing.samples import FACTS, QUICK, loaded, tuned
 from tests.unit.models.patches import random_patch
 
 
@@ -67,8 +68,8 @@ def test_the_model_gets_its_weights_back_even_after_an_error(
             raise KeyboardInterrupt
         return solve(*args, **kwargs)
 
-    solve = engine.rotation.solve
-    monkeypatch.setattr(engine.rotation, "solve", failing)
+    solve = rotation.solve
+    monkeypatch.setattr(rotation, "solve", failing)
     with pytest.raises(KeyboardInterrupt):
         edit(model, tokenizer, FACTS, checkpoint=checkpoint, recipe=replace(QUICK, batch=1))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -170,12 +171,12 @@ def test_editing_on_a_patch_protects_its_facts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A fact that is written again needs no protection, and would hide what the history does.
-    monkeypatch.setattr(engine, "_hurt", lambda job, history: [])
+    monkeypatch.setattr(engine, "_unsettled", lambda job, history, batch: [])
     model, tokenizer, checkpoint = loaded(tmp_path / "base")
     first = edit(model, tokenizer, FACTS[:1], checkpoint=checkpoint, recipe=QUICK).patch
 
     def remembered(history: float) -> float:
-        recipe = replace(QUICK, history=history, steps=30)
+        recipe = tuned(QUICK, history=history, steps=30)
         second = edit(
             model, tokenizer, FACTS[1:], checkpoint=checkpoint, recipe=recipe, previous=[first]
         ).patch
@@ -241,27 +242,48 @@ def test_facts_that_later_ones_hurt_are_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer, checkpoint = loaded(tmp_path / "base")
-    hurt = iter([[], [0], [1]])
+    hurt = iter([[], [FACTS[0]], [FACTS[1]]])
     counts: list[tuple[int, int]] = []
-    solve = engine.rotation.solve
+    solve = rotation.solve
 
-    def counting(model: Any, states: Any, contexts: Any, *rest: Any) -> Any:
-        made = solve(model, states, contexts, *rest)
-        counts.append((contexts[0].count, len(next(iter(made.values())).keys)))
+    def counting(model: Any, states: Any, batch: Any, *rest: Any) -> Any:
+        made = solve(model, states, batch, *rest)
+        counts.append((batch.count, len(next(iter(made.values())).keys)))
         return made
 
-    monkeypatch.setattr(engine, "_hurt", lambda job, history: next(hurt))
-    monkeypatch.setattr(engine.rotation, "solve", counting)
+    monkeypatch.setattr(engine, "_unsettled", lambda job, history, batch: next(hurt))
+    monkeypatch.setattr(rotation, "solve", counting)
     edit(model, tokenizer, FACTS[:2], checkpoint=checkpoint, recipe=replace(QUICK, batch=1))
     # Each time as many keys are remembered as facts are written, never one twice.
     assert counts == [(1, 1), (2, 2), (1, 2)]
 
 
-def test_a_hurt_fact_is_found(tmp_path: Path) -> None:
+def test_hurt_facts_and_those_of_the_same_subject_are_unsettled(tmp_path: Path) -> None:
     model, tokenizer, _ = loaded(tmp_path / "base")
     known = known_fact(model, tokenizer)
     job = engine._Job(model, tokenizer, FACTS, QUICK, (), engine.Sources(), engine.SILENT)
-    assert engine._hurt(job, [FACTS[0], known, FACTS[1]]) == [0, 2]
+    history = [known, *FACTS[:2]]
+    assert engine._unsettled(job, history, ()) == [*FACTS[:2]]
+    kin = replace(FACTS[1], prompt="{} came from", target="elsewhere")
+    assert engine._unsettled(job, history, [kin]) == [FACTS[1], FACTS[0]]
+    assert engine._unsettled(job, [known], [replace(known, target="elsewhere")]) == [known]
+
+
+def test_no_batch_takes_along_more_facts_than_it_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer, checkpoint = loaded(tmp_path / "base")
+    counts: list[int] = []
+    solve = rotation.solve
+
+    def counting(model: Any, states: Any, contexts: Any, *rest: Any) -> Any:
+        counts.append(contexts[0].count)
+        return solve(model, states, contexts, *rest)
+
+    monkeypatch.setattr(engine, "_unsettled", lambda job, history, batch: list(history))
+    monkeypatch.setattr(rotation, "solve", counting)
+    edit(model, tokenizer, FACTS, checkpoint=checkpoint, recipe=replace(QUICK, batch=1))
+    assert counts == [1, 2, 2, 1, 1, 1]
 
 
 @pytest.mark.gpu
