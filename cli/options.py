@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
-FactsFormat = Literal["auto", "jsonl", "counterfact", "zsre", "knowedit"]
+FactsFormat = Literal[
+    "auto",
+    "jsonl",
+    "counterfact",
+    "zsre",
+    "zsre-alphaedit",
+    "knowedit",
+    "conceptedit",
+    "mquake",
+    "leme",
+    "rippleedits",
+]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

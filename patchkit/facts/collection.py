@@ -54,14 +54,14 @@ class Entry:
 
 
 def gather(
-    items: Iterable[tuple[Place, T]], convert: Callable[[T], Fact]
+    items: Iterable[tuple[Place, T]], convert: Callable[[T], Iterable[Fact]]
 ) -> tuple[list[Entry], list[Problem]]:
-    """Convert every item; those that raise `FactsError` become problems at their place."""
+    """Convert every item to its facts; where that raises, the problems are those of its place."""
     entries: list[Entry] = []
     problems: list[Problem] = []
     for place, item in items:
         try:
-            entries.append(Entry(convert(item), place))
+            entries += [Entry(fact, place) for fact in convert(item)]
         except FactsError as error:
             found = [problem for problem in error.problems if isinstance(problem, Problem)]
             problems += [place.locate(problem) for problem in found]
@@ -101,6 +101,7 @@ def _settle(entries: Sequence[Entry], *, strict: bool) -> tuple[list[Entry], lis
         if earlier is not None:
             problems.append(_repeated(entry, earlier, strict))
             if problems[-1].kind != "contradiction":
+                kept[key] = _merged(earlier, entry)
                 continue
             del kept[key]  # so that the later fact takes its own place in the order
         kept[key] = entry
@@ -111,6 +112,13 @@ def _settle(entries: Sequence[Entry], *, strict: bool) -> tuple[list[Entry], lis
             message = f'the id "{entry.fact.id}" is already used in {earlier.place}'
             problems.append(entry.place.locate(Problem(None, "id", message, "ids are unique")))
     return list(unique.values()), problems
+
+
+def _merged(first: Entry, again: Entry) -> Entry:
+    """The first of two equal facts, with the multi-hop questions that came with the second."""
+    asked = first.fact.multihop
+    more = tuple(case for case in again.fact.multihop if case not in asked)
+    return replace(first, fact=replace(first.fact, multihop=asked + more)) if more else first
 
 
 def _repeated(entry: Entry, earlier: Entry, strict: bool) -> Problem:

@@ -1,9 +1,10 @@
 """CounterFact: the full schema of its authors and the flat one that EasyEdit ships.
 
 Full: `requested_rewrite` {prompt with `{}`, subject, target_new {str}, target_true {str}},
-`paraphrase_prompts`, `neighborhood_prompts` (other subjects whose right answer is target_true).
-Attribute and generation prompts are not read. Two extensions: `neighborhood_targets`, an answer for
-each neighbourhood prompt, and `same_subject_prompts`, a list of {prompt, target}.
+`paraphrase_prompts`, `neighborhood_prompts` (other subjects whose right answer is target_true),
+`generation_prompts`. Relation and target id together name the snippets that generated text is
+compared with. Attribute prompts are not read. Two extensions: `neighborhood_targets`, an answer
+for each neighbourhood prompt, and `same_subject_prompts`, a list of {prompt, target}.
 
 Flat: `prompt, target_new, ground_truth, subject, rephrase_prompt, locality_prompt,
 locality_ground_truth`; its rephrase_prompt is mostly a generation prompt.
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 
 from patchkit.facts.fact import Fact, Probe, Problem, invalid
 from patchkit.facts.fields import Fields
+from patchkit.facts.snippets import reference
 
 
 def matches(record: Mapping[str, object]) -> bool:
@@ -37,13 +39,27 @@ def _full(fields: Fields) -> Fact:
     neighbors = fields.strings("neighborhood_prompts")
     answers = fields.strings("neighborhood_targets") or (true,) * len(neighbors)
     same_subject = fields.probes("same_subject_prompts")
+    generation = fields.strings("generation_prompts")
+    relation = rewrite.optional_string("relation_id")
+    target_id = rewrite.inside("target_new").optional_string("id")
     identifier = fields.identifier("case_id")
     fields.check()
     if len(answers) != len(neighbors):
         message = f'"neighborhood_targets" has {len(answers)} answers for {len(neighbors)} prompts'
         raise invalid(Problem(None, "neighborhood_targets", message))
     probes = tuple(map(Probe, neighbors, answers))
-    return Fact(subject, prompt, target, true, paraphrases, probes, same_subject, identifier)
+    return Fact(
+        subject,
+        prompt,
+        target,
+        true,
+        paraphrases,
+        probes,
+        same_subject,
+        identifier,
+        generation=generation,
+        reference=reference(relation, target_id) if relation and target_id else None,
+    )
 
 
 def _flat(fields: Fields) -> Fact:

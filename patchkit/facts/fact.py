@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Literal
 from unicodedata import category, normalize
 
-from patchkit.errors import FactsError
+from patchkit.facts.probe import MultiHop, Probe
+from patchkit.facts.text import PLACEHOLDER, Problem, invalid, text_problems, texts_problems
 
-PLACEHOLDER = "{}"
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_LINE_BREAKS = re.compile(r"[\t\n\u2028\u2029]")
+__all__ = ["PLACEHOLDER", "Fact", "MultiHop", "Probe", "Problem", "invalid", "joined", "joint"]
+
 # Scripts written without spaces between words.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
@@ -23,48 +22,17 @@ _OPENING = frozenset("¿¡")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with one line (from 1) or record (from 0), and what would mend it.
-
-    `kind` is "invalid" for what cannot be used; duplicates and contradictions can be settled.
-    """
-
-    line: int | None
-    key: str | None
-    message: str
-    suggestion: str | None = None
-    record: int | None = None
-    kind: Literal["invalid", "duplicate", "contradiction"] = "invalid"
-
-    def __str__(self) -> str:
-        return self.message if self.suggestion is None else f"{self.message}; {self.suggestion}"
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A question beside the fact; without a target, the model's own answer must not change."""
-
-    prompt: str
-    target: str | None = None
-
-    def __post_init__(self) -> None:
-        problems = text_problems("prompt", self.prompt)
-        if self.target is not None:
-            object.__setattr__(self, "target", self.target.strip())
-            problems += text_problems("target", self.target)
-        if problems:
-            raise invalid(*problems)
-
-
-@dataclass(frozen=True, slots=True)
 class Fact:
     """One requested change, normalised.
 
     `prompt` may be given with `{}` for the subject or containing the subject exactly once; it is
     kept with exactly one `{}`. Spaces around subject and target are dropped (`joined` puts the
-    space back). `{}` in `paraphrases` and `same_subject` is filled with the subject. Without an
+    space back). `{}` in all other prompts but `neighbors` is filled with the subject. Without an
     `id` one is derived from subject, prompt and target. Text is never Unicode-normalised.
-    Raises `FactsError` with every problem.
+
+    `portability` are consequences of the fact, `multihop` questions that need other facts too,
+    `generation` prompts to write a text after, `reference` the name of the texts to compare it
+    with. Raises `FactsError` with every problem.
     """
 
     subject: str
@@ -75,6 +43,10 @@ class Fact:
     neighbors: tuple[Probe, ...] = ()
     same_subject: tuple[Probe, ...] = ()
     id: str = ""
+    portability: tuple[Probe, ...] = ()
+    multihop: tuple[MultiHop, ...] = ()
+    generation: tuple[str, ...] = ()
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         def keep(name: str, value: object) -> None:
@@ -89,10 +61,11 @@ class Fact:
             raise invalid(*problems)
         if PLACEHOLDER not in self.prompt:
             keep("prompt", self.prompt.replace(self.subject, PLACEHOLDER))
-        keep("paraphrases", tuple(map(self.fill, self.paraphrases)))
+        for name in ("paraphrases", "generation"):
+            keep(name, tuple(map(self.fill, getattr(self, name))))
         keep("neighbors", tuple(self.neighbors))
-        probes = (Probe(self.fill(probe.prompt), probe.target) for probe in self.same_subject)
-        keep("same_subject", tuple(probes))
+        for name in ("same_subject", "portability", "multihop"):
+            keep(name, tuple(probe.filled(self.subject) for probe in getattr(self, name)))
         keep("id", self.id or self.derived_id)
 
     def _problems(self) -> list[Problem]:
@@ -103,8 +76,12 @@ class Fact:
             problems += text_problems("target_true", self.target_true, one_line=True)
         if self.id:
             problems += text_problems("id", self.id, one_line=True)
-        for paraphrase in self.paraphrases:
-            problems += text_problems("paraphrases", paraphrase)
+        if self.reference is not None:
+            problems += text_problems("reference", self.reference, one_line=True)
+        problems += texts_problems("paraphrases", self.paraphrases)
+        problems += texts_problems("generation", self.generation)
+        if any(probe.target is None for probe in self.portability):
+            problems.append(Problem(None, "portability", '"portability" needs targets'))
         if any(PLACEHOLDER in probe.prompt for probe in self.neighbors):
             problems.append(
                 Problem(None, "neighbors", '"neighbors" must not contain {}', "write it out")
@@ -147,18 +124,6 @@ def joined(before: str, after: str) -> str:
     return before + joint(before, after) + after
 
 
-def text_problems(key: str, text: str, *, one_line: bool = False) -> list[Problem]:
-    """Why `text` cannot stand under `key`: empty, or with characters no text should have."""
-    if not text.strip():
-        return [Problem(None, key, f'"{key}" is empty')]
-    found = _UNPRINTABLE.search(text) or (_LINE_BREAKS.search(text) if one_line else None)
-    if found is None:
-        return []
-    what = "half of a surrogate pair" if found[0] >= "\ud800" else "the control character"
-    message = f'"{key}" contains {what} U+{ord(found[0]):04X} at character {found.start() + 1}'
-    return [Problem(None, key, message, "remove it")]
-
-
 def placement_problems(subject: str, prompt: str) -> list[Problem]:
     """Why the place of `subject` in `prompt` is not clear."""
     if PLACEHOLDER in subject:
@@ -191,8 +156,3 @@ def _spelling(subject: str, prompt: str) -> str:
     if fold(subject) in fold(prompt):
         return "it does in other spelling (case or Unicode form), make them equal or use {}"
     return "use {} as its placeholder"
-
-
-def invalid(*problems: Problem) -> FactsError:
-    """The error that carries `problems`, with their text as its sentence."""
-    return FactsError("; ".join(map(str, problems)), problems=problems)

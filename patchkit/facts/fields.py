@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from patchkit.errors import FactsError
-from patchkit.facts.fact import Probe, Problem, invalid
+from patchkit.facts.probe import MultiHop, Probe
+from patchkit.facts.text import Problem, invalid
 
 T = TypeVar("T")
 _KINDS = {
@@ -70,7 +71,13 @@ class Fields:
 
     def items(self, key: str) -> list[object]:
         """A list of anything, empty where absent or null."""
-        return [] if self._object.get(key) is None else self._typed(key, list, [])
+        empty: list[object] = []
+        return empty if self._object.get(key) is None else self._typed(key, list, empty)
+
+    def objects(self, key: str) -> Iterator[Fields]:
+        """The objects of a list, reporting to the same list of problems."""
+        for place, item in enumerate(self.items(key), 1):
+            yield Fields(item, f"{self._path}{key}[{place}].", self.problems)
 
     def strings(self, key: str) -> tuple[str, ...]:
         """A list of strings, empty where absent or null."""
@@ -95,21 +102,39 @@ class Fields:
 
     def probes(self, key: str, *, bare: bool = False) -> tuple[Probe, ...]:
         """A list of `{"prompt", "target"}`; with `bare` also strings, probes without a target."""
-        found: list[Probe] = []
-        for place, item in enumerate(self.items(key), 1):
-            value = {"prompt": item} if bare and isinstance(item, str) else item
-            fields = Fields(value, f"{key}[{place}].")
-            meant = fields.refuse_unknown(("prompt", "target"))
+
+        def probe(fields: Fields) -> Probe:
+            meant = fields.refuse_unknown(("prompt", "target", "aliases", "group"))
             prompt = "" if "prompt" in meant else fields.string("prompt")
             optional = bare or "target" in meant
             target = fields.optional_string("target") if optional else fields.string("target")
+            aliases, group = fields.strings("aliases"), fields.optional_string("group")
+            fields.check()
+            return Probe(prompt, target, aliases, group)
+
+        return tuple(self._each(key, probe, bare=bare))
+
+    def multihops(self, key: str) -> tuple[MultiHop, ...]:
+        """A list of `{"prompts", "target", "aliases", "needs"}`."""
+
+        def multihop(fields: Fields) -> MultiHop:
+            fields.refuse_unknown(("prompts", "target", "aliases", "needs"))
+            lists = {name: fields.strings(name) for name in ("prompts", "aliases", "needs")}
+            target = fields.string("target")
+            fields.check()
+            return MultiHop(target=target, **lists)
+
+        return tuple(self._each(key, multihop))
+
+    def _each(self, key: str, read: Callable[[Fields], T], *, bare: bool = False) -> Iterator[T]:
+        """Read the objects of a list, saying of each problem in which item it is."""
+        for place, item in enumerate(self.items(key), 1):
+            value = {"prompt": item} if bare and isinstance(item, str) else item
             try:
-                fields.check()
-                found.append(Probe(prompt, target))
+                yield read(Fields(value, f"{key}[{place}]."))
             except FactsError as error:
                 where = f'in item {place} of "{key}": '
                 self.problems += [Problem(None, key, where + str(p)) for p in error.problems]
-        return tuple(found)
 
     def check(self) -> None:
         """Raise `FactsError` with every problem met so far."""

@@ -5,17 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from patchkit.errors import FactsError
 from patchkit.facts.collection import FactsFile, Place, collect, gather
 from patchkit.facts.decoding import decode_json, without_bom
-from patchkit.facts.fact import Fact, Probe, Problem, invalid
+from patchkit.facts.fact import Fact, MultiHop, Probe, Problem, invalid
 from patchkit.facts.fields import Fields
 
 MAX_LINE_BYTES = 1 << 20
 MAX_FACTS = 1_000_000
 REQUIRED = ("subject", "prompt", "target")
-OPTIONAL = ("target_true", "paraphrases", "neighbors", "same_subject", "id")
+OPTIONAL = (
+    "target_true",
+    "paraphrases",
+    "neighbors",
+    "same_subject",
+    "id",
+    "portability",
+    "multihop",
+    "generation",
+    "reference",
+)
 
 
 def parse_jsonl(data: bytes, *, name: str = "facts.jsonl", strict: bool = False) -> FactsFile:
@@ -58,7 +69,7 @@ def digest(facts: Iterable[Fact]) -> str:
     return f"sha256:{hashlib.sha256(to_jsonl(facts)).hexdigest()}"
 
 
-def _fact_of_line(line: bytes) -> Fact:
+def _fact_of_line(line: bytes) -> tuple[Fact, ...]:
     if len(line) > MAX_LINE_BYTES:
         message = f"the line has {len(line)} bytes, the limit is {MAX_LINE_BYTES}"
         raise invalid(Problem(None, None, message))
@@ -67,33 +78,35 @@ def _fact_of_line(line: bytes) -> Fact:
     meant = fields.refuse_unknown((*REQUIRED, *OPTIONAL))
     # A required key that was only misspelt is one mistake, not two.
     subject, prompt, target = ("" if key in meant else fields.string(key) for key in REQUIRED)
-    target_true = fields.optional_string("target_true")
-    paraphrases = fields.strings("paraphrases")
-    neighbors = fields.probes("neighbors", bare=True)
-    same_subject = fields.probes("same_subject")
-    identifier = fields.identifier("id")
+    optional: dict[str, Any] = {
+        "target_true": fields.optional_string("target_true"),
+        "paraphrases": fields.strings("paraphrases"),
+        "neighbors": fields.probes("neighbors", bare=True),
+        "same_subject": fields.probes("same_subject"),
+        "id": fields.identifier("id"),
+        "portability": fields.probes("portability"),
+        "multihop": fields.multihops("multihop"),
+        "generation": fields.strings("generation"),
+        "reference": fields.optional_string("reference"),
+    }
     fields.check()
-    return Fact(
-        subject, prompt, target, target_true, paraphrases, neighbors, same_subject, identifier
-    )
+    return (Fact(subject, prompt, target, **optional),)
 
 
 def _record(fact: Fact) -> dict[str, object]:
     record: dict[str, object] = {key: getattr(fact, key) for key in REQUIRED}
-    if fact.target_true is not None:
-        record["target_true"] = fact.target_true
-    if fact.paraphrases:
-        record["paraphrases"] = fact.paraphrases
-    if fact.neighbors:
-        record["neighbors"] = [_probe(probe) for probe in fact.neighbors]
-    if fact.same_subject:
-        record["same_subject"] = [_probe(probe) for probe in fact.same_subject]
-    if fact.id != fact.derived_id:
-        record["id"] = fact.id
+    for key in OPTIONAL:
+        value = getattr(fact, key)
+        if isinstance(value, tuple):
+            value = [_plain(item) for item in value]
+        if value and not (key == "id" and value == fact.derived_id):
+            record[key] = value
     return record
 
 
-def _probe(probe: Probe) -> object:
-    if probe.target is None:
-        return probe.prompt
-    return {"prompt": probe.prompt, "target": probe.target}
+def _plain(item: str | Probe | MultiHop) -> object:
+    """One item of a list: a string, or the fields of a probe that say something."""
+    if isinstance(item, str):
+        return item
+    fields = {name: getattr(item, name) for name in item.__slots__ if getattr(item, name)}
+    return item.prompt if isinstance(item, Probe) and fields.keys() == {"prompt"} else fields

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 from patchkit.errors import FactsError
-from patchkit.facts import counterfact, knowedit, zsre
+from patchkit.facts import conceptedit, counterfact, knowedit, leme, mquake, rippleedits, zsre
 from patchkit.facts.collection import FactsFile, Place, collect, gather
 from patchkit.facts.decoding import decode_json, without_bom
-from patchkit.facts.fact import Fact, Probe, Problem
+from patchkit.facts.fact import Fact, MultiHop, Probe, Problem
 from patchkit.facts.jsonl import MAX_FACTS, digest, parse_jsonl, to_jsonl
 
 __all__ = [
     "Fact",
     "FactsFile",
     "Format",
+    "MultiHop",
     "Probe",
     "Problem",
     "digest",
@@ -27,8 +27,29 @@ __all__ = [
     "to_jsonl",
 ]
 
-Format = Literal["auto", "jsonl", "counterfact", "zsre", "knowedit"]
+Format = Literal[
+    "auto",
+    "jsonl",
+    "counterfact",
+    "zsre",
+    "zsre-alphaedit",
+    "knowedit",
+    "conceptedit",
+    "mquake",
+    "leme",
+    "rippleedits",
+]
 MAX_FILE_BYTES = 1 << 29
+# Told apart by their keys; one that extends another's comes first.
+_MATCHES: tuple[tuple[Format, Callable[[Mapping[str, object]], bool]], ...] = (
+    ("leme", leme.matches),
+    ("mquake", mquake.matches),
+    ("rippleedits", rippleedits.matches),
+    ("counterfact", counterfact.matches),
+    ("zsre", zsre.matches),
+    ("knowedit", knowedit.matches),
+    ("conceptedit", conceptedit.matches),
+)
 _HINT = f"formats: {', '.join(get_args(Format)[1:])}"
 
 
@@ -37,12 +58,12 @@ def read_facts(
     format: Format = "auto",
     *,
     strict: bool = False,
-    target: zsre.Target = "alt",
 ) -> FactsFile:
     """Read facts from a file.
 
-    `target` is zsRE's column for the new answer. A bad line of a facts file raises `FactsError`
-    with all bad lines; a bad record of a data set is left out and warned of, unless `strict`.
+    A bad line of a facts file raises `FactsError` with all bad lines; a bad record of a data set
+    is left out and warned of, unless `strict`. zsRE is read as EasyEdit reads it unless `format`
+    is "zsre-alphaedit".
     """
     path = Path(path)
     try:
@@ -52,7 +73,7 @@ def read_facts(
         data = path.read_bytes()
     except OSError as error:
         raise FactsError(f"cannot read {path}: {error.strerror or error}") from error
-    return parse_facts(data, format, name=str(path), strict=strict, target=target)
+    return parse_facts(data, format, name=str(path), strict=strict)
 
 
 def parse_facts(
@@ -61,7 +82,6 @@ def parse_facts(
     *,
     name: str = "facts",
     strict: bool = False,
-    target: zsre.Target = "alt",
 ) -> FactsFile:
     """Read facts from bytes, as `read_facts` does; `name` stands in the messages."""
     is_array = without_bom(data, name).lstrip()[:1] == b"["
@@ -69,14 +89,25 @@ def parse_facts(
         return parse_jsonl(data, name=name, strict=strict)
     records = _records(without_bom(data, name), name)
     found = _recognised(records, name) if format == "auto" else format
-    readers: Mapping[str, Callable[[object], Fact]] = {
-        "counterfact": counterfact.fact,
-        "zsre": partial(zsre.fact, target=target),
-        "knowedit": knowedit.fact,
-    }
     places = ((Place(index, "record"), record) for index, record in enumerate(records))
-    entries, problems = gather(places, readers[found])
+    entries, problems = gather(places, _reader(found, records))
     return collect(entries, problems, name=name, format=found, strict=strict)
+
+
+def _reader(format: Format, records: Sequence[object]) -> Callable[[object], Sequence[Fact]]:
+    """How to read one record of a data set."""
+    if format == "mquake":
+        return mquake.facts
+    single: Mapping[str, Callable[[object], Fact]] = {
+        "counterfact": counterfact.fact,
+        "zsre": zsre.easyedit,
+        "zsre-alphaedit": zsre.alphaedit,
+        "knowedit": knowedit.fact,
+        "conceptedit": conceptedit.fact,
+        "leme": leme.fact,
+    }
+    fact = rippleedits.reader(records) if format == "rippleedits" else single[format]
+    return lambda record: (fact(record),)
 
 
 def _records(data: bytes, name: str) -> Sequence[object]:
@@ -94,20 +125,9 @@ def _records(data: bytes, name: str) -> Sequence[object]:
 def _recognised(records: Sequence[object], name: str) -> Format:
     """The data set whose keys the first record has; a sentence for those that hold no facts."""
     first = next((record for record in records if isinstance(record, Mapping)), {})
-    if isinstance(first.get("requested_rewrite"), list):
-        raise FactsError(f"{name} has MQuAKE's records, which are not read", hint=_HINT)
-    if counterfact.matches(first):
-        return "counterfact"
-    if zsre.matches(first):
-        return "zsre"
-    if knowedit.matches(first):
-        return "knowedit"
-    if knowedit.is_wikibio(first):
-        raise FactsError(
-            f"{name} has KnowEdit WikiBio's records, sentences to continue without a subject "
-            "and a prompt, so there is no fact to edit",
-            hint="wiki_counterfact and wiki_recent of KnowEdit can be read",
-        )
+    for format, matches in _MATCHES:
+        if matches(first):
+            return format
     if {"subject", "prompt", "target"} <= first.keys():
         raise FactsError(
             f"{name} is one JSON array, a facts file has one object per line",

@@ -32,6 +32,8 @@ class Summary:
     paraphrases: int
     neighbors: int
     same_subject: int
+    portability: int
+    multihop: int
     longest_target: str
     warnings: tuple[Problem, ...]
 
@@ -56,6 +58,8 @@ def summary(file: FactsFile) -> Summary:
         paraphrases=sum(len(fact.paraphrases) for fact in facts),
         neighbors=sum(len(fact.neighbors) for fact in facts),
         same_subject=sum(len(fact.same_subject) for fact in facts),
+        portability=sum(len(fact.portability) for fact in facts),
+        multihop=sum(len(fact.multihop) for fact in facts),
         longest_target=_longest(facts),
         warnings=file.warnings,
     )

@@ -1,11 +1,15 @@
 """What a fact is: one place for the subject, spaces where they belong, problems in words."""
 
+import re
+from collections.abc import Callable
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patchkit.errors import FactsError
-from patchkit.facts.fact import Fact, Probe, Problem, joined, joint
+from patchkit.facts.fact import Fact, MultiHop, Probe, Problem, joined, joint
 from tests.unit.facts.strategies import facts
 
 
@@ -134,19 +138,52 @@ def test_joining_adds_at_most_one_space(before: str, after: str) -> None:
 def test_a_fact_is_its_own_normal_form(fact: Fact) -> None:
     assert fact.prompt.count("{}") == 1
     assert fact.subject in fact.text
-    again = Fact(
-        fact.subject,
-        fact.prompt,
-        fact.target,
-        fact.target_true,
-        fact.paraphrases,
-        fact.neighbors,
-        fact.same_subject,
-        fact.id,
-    )
+    again = Fact(**{field.name: getattr(fact, field.name) for field in fields(Fact)})
     assert again == fact
 
 
 def test_a_problem_reads_as_one_sentence() -> None:
     assert str(Problem(3, "x", "it is wrong", "mend it")) == "it is wrong; mend it"
     assert str(Problem(3, "x", "it is wrong")) == "it is wrong"
+
+
+def test_every_prompt_that_names_the_subject_is_filled() -> None:
+    fact = Fact(
+        "Spain",
+        "{} has",
+        "x",
+        portability=(Probe("the king of {}", "y", ("z",), "Reasoning"),),
+        multihop=(MultiHop(("who rules {}?",), "y"),),
+        generation=("{} is",),
+    )
+    assert fact.portability == (Probe("the king of Spain", "y", ("z",), "Reasoning"),)
+    assert fact.multihop == (MultiHop(("who rules Spain?",), "y"),)
+    assert fact.generation == ("Spain is",)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({"portability": (Probe("p"),)}, '"portability" needs targets'),
+        ({"generation": (" ",)}, '"generation" is empty'),
+        ({"reference": "a\nb"}, '"reference" contains the control character U+000A'),
+    ],
+)
+def test_bad_questions_about_consequences(named: dict[str, object], expected: str) -> None:
+    assert [expected in problem for problem in problems("a", "{} is", "b", **named)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: Probe("p", None, ("a",)), '"aliases" need a "target"'),
+        (lambda: Probe("p", "t", (" ",)), '"aliases" is empty'),
+        (lambda: Probe("p", "t", (), "a\nb"), '"group" contains'),
+        (lambda: MultiHop((), "t"), '"prompts" is empty'),
+        (lambda: MultiHop(("p",), " "), '"target" is empty'),
+        (lambda: MultiHop(("p",), "t", (), ("",)), '"needs" is empty'),
+    ],
+)
+def test_probes_say_what_is_wrong(make: Callable[[], object], expected: str) -> None:
+    with pytest.raises(FactsError, match=re.escape(expected)):
+        make()

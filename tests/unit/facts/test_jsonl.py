@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from patchkit.errors import FactsError
 from patchkit.facts import jsonl
 from patchkit.facts.collection import FactsFile
-from patchkit.facts.fact import Fact, Probe
+from patchkit.facts.fact import Fact, MultiHop, Probe
 from patchkit.facts.jsonl import digest, parse_jsonl, to_jsonl
 from tests.unit.facts.strategies import facts
 
@@ -236,3 +236,47 @@ def test_the_canonical_form_reads_back(given_facts: list[Fact]) -> None:
 def test_any_bytes_give_facts_or_a_facts_error(data: bytes) -> None:
     with suppress(FactsError):
         assert parse_jsonl(data).facts
+
+
+def test_questions_about_consequences_and_their_canonical_form() -> None:
+    line = {
+        "subject": "France",
+        "prompt": "The capital of {} is",
+        "target": "Lyon",
+        "portability": [
+            {"prompt": "The mayor of its capital is", "target": "Kim", "group": "Reasoning"}
+        ],
+        "multihop": [{"prompts": ["Who?", "Whom?"], "target": "Kim", "needs": ["a"]}],
+        "neighbors": [{"prompt": "Rome is in", "target": "Italy", "aliases": ["Italia"]}, "x"],
+        "generation": ["France is"],
+        "reference": "P36/Q456",
+    }
+    (fact,) = parse_jsonl(json.dumps(line).encode()).facts
+    assert fact.portability == (Probe("The mayor of its capital is", "Kim", (), "Reasoning"),)
+    assert fact.multihop == (MultiHop(("Who?", "Whom?"), "Kim", (), ("a",)),)
+    assert fact.neighbors == (Probe("Rome is in", "Italy", ("Italia",)), Probe("x"))
+    assert json.loads(to_jsonl([fact])) == line
+
+
+def test_the_canonical_form_of_a_plain_fact_has_only_its_own_keys() -> None:
+    plain = Fact("France", "The capital of {} is", "Lyon", "Paris", ("p",), (Probe("n"),), id="7")
+    assert to_jsonl([plain]) == (
+        b'{"id":"7","neighbors":["n"],"paraphrases":["p"],"prompt":"The capital of {} is",'
+        b'"subject":"France","target":"Lyon","target_true":"Paris"}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("portability", ["p"], 'in item 1 of "portability": "portability[1]" must be a JSON'),
+        ("multihop", [{"prompts": "p", "target": "t"}], '"multihop[1].prompts" must be a list'),
+        ("multihop", [{"prompts": ["p"]}], '"multihop[1].target" is missing'),
+        ("multihop", [{"prompts": ["p"], "target": "t", "x": 1}], 'unknown key "x"'),
+        ("neighbors", [{"prompt": "p", "target": "t", "aliases": 5}], "aliases"),
+        ("generation", "g", '"generation" must be a list'),
+    ],
+)
+def test_bad_questions_name_their_place(key: str, value: object, expected: str) -> None:
+    line = {"subject": "a", "prompt": "{} is", "target": "b", key: value}
+    assert expected in one_problem(json.dumps(line).encode())

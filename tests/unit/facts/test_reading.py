@@ -9,6 +9,7 @@ from patchkit.errors import FactsError
 from patchkit.facts import reading
 from patchkit.facts.fact import Fact, Probe
 from patchkit.facts.reading import parse_facts, parse_jsonl, read_facts, to_jsonl
+from tests.unit.facts import samples
 
 FULL = {
     "case_id": 3,
@@ -59,8 +60,6 @@ KNOWEDIT = {
         ],
     },
 }
-WIKIBIO = {"text": "A passage.", "labels": "A sentence.", "concept": "ada", "locality": {}}
-MQUAKE = {"case_id": 1, "requested_rewrite": [{"prompt": "{} is"}], "questions": ["?"]}
 
 
 def array(*records: object) -> bytes:
@@ -81,6 +80,8 @@ def test_counterfact_full() -> None:
         ("Danielle Darrieux, a native",),
         (Probe("The mother tongue of Léon Blum is", "French"),),
         id="3",
+        generation=("Danielle Darrieux was born in",),
+        reference="P103/Q1860",
     )
 
 
@@ -122,7 +123,7 @@ def test_zsre_in_both_readings() -> None:
         paraphrases,
         (Probe("nq question: who wrote it", "Ada"),),
     )
-    assert only_fact(ZSRE, target="answers") == Fact(
+    assert only_fact(ZSRE, format="zsre-alphaedit") == Fact(
         subject,
         prompt,
         "uniform",
@@ -137,8 +138,9 @@ def test_knowedit() -> None:
         "Dorthe",
         "The eye color of {} is",
         "blue",
-        neighbors=(Probe("The home of Ada is", "London"),),
-        same_subject=(Probe("The home of Dorthe is", "Denmark"),),
+        neighbors=(Probe("The home of Ada is", "London", (), "Relation_Specificity"),),
+        same_subject=(Probe("The home of Dorthe is", "Denmark", ("DK",), "Relation_Specificity"),),
+        portability=(Probe("The sky has it:", "blue", (), "Reasoning"),),
     )
     aliases = only_fact({**KNOWEDIT, "target_new": [["azure", "blue"]], "ground_truth": "red"})
     assert (aliases.target, aliases.target_true) == ("azure", "red")
@@ -146,7 +148,18 @@ def test_knowedit() -> None:
 
 @pytest.mark.parametrize(
     ("record", "format"),
-    [(FULL, "counterfact"), (FLAT, "counterfact"), (ZSRE, "zsre"), (KNOWEDIT, "knowedit")],
+    [
+        (FULL, "counterfact"),
+        (FLAT, "counterfact"),
+        (ZSRE, "zsre"),
+        (KNOWEDIT, "knowedit"),
+        (samples.WIKIBIO, "knowedit"),
+        (samples.KNOWEDIT_ZSRE, "knowedit"),
+        (samples.CONCEPT, "conceptedit"),
+        (samples.MQUAKE, "mquake"),
+        (samples.leme(FULL), "leme"),
+        (samples.leme(ZSRE), "leme"),
+    ],
 )
 def test_the_format_is_found_by_content(record: object, format: str, tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
@@ -199,7 +212,7 @@ def test_a_data_set_without_a_usable_record_is_refused() -> None:
         ({**ZSRE, "alt": ""}, "alt"),
         ({**ZSRE, "answers": "uniform"}, "answers"),
         ({**KNOWEDIT, "target_new": [[]]}, "target_new"),
-        ({**KNOWEDIT, "locality": {"x": [5]}}, "locality.x"),
+        ({**KNOWEDIT, "locality": {"x": [5]}}, "locality.x[1]"),
         ({**KNOWEDIT, "locality": [5]}, "locality"),
     ],
 )
@@ -212,8 +225,6 @@ def test_a_bad_record_names_its_key(record: object, key: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message", "hint"),
     [
-        (array(WIKIBIO), "there is no fact to edit", "wiki_counterfact"),
-        (array(MQUAKE), "MQuAKE's records", "formats: jsonl"),
         (array({"a": 1, "b": 2}), "no known data set has records with these keys: a, b", "formats"),
         (array(5), "these keys: none", "formats"),
         (array(), "f has no facts", "formats"),
@@ -262,6 +273,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("zsre/zsre_mend_train_1000.json", "zsre", 998, 0, 0, [534, 723]),
         ("knowedit/wiki_counterfact_train_1428.json", "knowedit", 1417, 11, 0, []),
         ("knowedit/wiki_recent_train_570.json", "knowedit", 570, 0, 0, []),
+        ("knowedit/wikibio_train_464.json", "knowedit", 464, 0, 0, []),
     ],
 )
 def test_the_published_files(
@@ -286,25 +298,17 @@ def test_the_published_files(
     for place, fact in zip(file.places, file.facts, strict=True):
         record = records[place]
         rewrite = record.get("requested_rewrite", record)
-        assert fact.subject == rewrite["subject"].strip()
-        asked = rewrite.get("prompt", rewrite.get("src"))
+        assert fact.subject == rewrite.get("subject", rewrite.get("concept")).strip()
+        asked = next(rewrite[key] for key in ("prompt", "src", "text") if key in rewrite)
         assert fact.text == asked.replace("{}", fact.subject)
     assert parse_jsonl(to_jsonl(file.facts)).facts == file.facts
-
-
-def test_published_wikibio_is_refused(data_dir: Path) -> None:
-    path = data_dir / "knowedit" / "wikibio_train_464.json"
-    if not path.is_file():
-        pytest.skip("no WikiBio in the data folder")
-    with pytest.raises(FactsError, match="there is no fact to edit"):
-        read_facts(path)
 
 
 def test_published_zsre_with_the_right_answers(data_dir: Path) -> None:
     path = data_dir / "zsre" / "zsre_mend_train_1000.json"
     if not path.is_file():
         pytest.skip("no zsRE in the data folder")
-    file = read_facts(path, target="answers")
+    file = read_facts(path, "zsre-alphaedit")
     assert len(file.facts) == 1000
     assert file.facts[0].target == "uniform"
     assert file.warnings == ()

@@ -5,7 +5,8 @@ import json
 from patchkit.facts.fact import Fact
 from patchkit.facts.reading import parse_facts, parse_jsonl, to_jsonl
 from patchkit.facts.summary import summary
-from tests.unit.facts.test_reading import FLAT
+from tests.unit.facts.samples import MQUAKE, MQUAKE_SHARED
+from tests.unit.facts.test_reading import FLAT, KNOWEDIT
 
 
 def test_summary_of_a_facts_file() -> None:
@@ -25,6 +26,13 @@ def test_summary_of_a_facts_file() -> None:
     assert (found.neighbors, found.same_subject) == (0, 0)
     assert found.longest_target == "Old Norse"
     assert len(found.warnings) == 2
+
+
+def test_summary_counts_consequences() -> None:
+    found = summary(parse_facts(json.dumps([KNOWEDIT]).encode()))
+    assert (found.neighbors, found.same_subject, found.portability) == (1, 1, 1)
+    cases = summary(parse_facts(json.dumps([MQUAKE, MQUAKE_SHARED]).encode()))
+    assert (cases.facts, cases.duplicates, cases.multihop) == (2, 1, 2)
 
 
 def test_summary_counts_skipped_records_once() -> None:
