@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchkit.errors import InvariantError
@@ -48,6 +48,7 @@ def dense_pair(pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
     return dense_product(pair[0], size), dense_product(pair[1], size)
 
 
+@settings(max_examples=25)
 @given(pairs())
 def test_chordal_and_spectral_are_norms_of_the_difference(pair: Pair) -> None:
     gap = np.subtract(*(r.numpy() for r in dense_pair(pair)))
@@ -55,6 +56,7 @@ def test_chordal_and_spectral_are_norms_of_the_difference(pair: Pair) -> None:
     assert spectral_distance(*pair) == pytest.approx(np.linalg.norm(gap, 2), abs=1e-11)
 
 
+@settings(max_examples=25)
 @given(pairs())
 def test_geodesic_is_the_length_of_the_logarithm(pair: Pair) -> None:
     a, b = dense_pair(pair)
@@ -62,11 +64,13 @@ def test_geodesic_is_the_length_of_the_logarithm(pair: Pair) -> None:
     assert geodesic_distance(*pair) == pytest.approx(np.linalg.norm(angles), abs=1e-9)
 
 
+@settings(max_examples=25)
 @given(rotations(most=3.0))
 def test_geodesic_distance_from_the_identity_is_the_length(rotation: Rotation) -> None:
     assert geodesic_distance([rotation], []) == pytest.approx(rotation.length(), rel=1e-9)
 
 
+@settings(max_examples=25)
 @given(pairs())
 def test_commutator_is_that_of_the_matrices(pair: Pair) -> None:
     a, b = dense_pair(pair)
@@ -75,6 +79,7 @@ def test_commutator_is_that_of_the_matrices(pair: Pair) -> None:
     assert commutator_norm(pair[0], pair[0]) <= 1e-11
 
 
+@settings(max_examples=25)
 @given(
     rotations(sides=("input",), most=2.0), rotations(sides=("input",), most=2.0),
     rotations(sides=("input",), most=2.0),
@@ -90,6 +95,7 @@ def test_distances_are_metrics_that_no_rotation_changes(
         assert distance([c, a], [c, b]) == pytest.approx(distance([a], [b]), abs=1e-10)
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 3))
 def test_principal_angles_are_those_of_the_moved_spaces(seed: int, one: int, two: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -115,6 +121,7 @@ def test_rotations_of_orthogonal_planes_commute_and_stand_at_a_right_angle(side:
     assert spectral_distance([a], []) == pytest.approx(2 * math.sin(0.15))
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), rotations(sides=("input",)))
 def test_rotations_in_blocks_are_compared_with_others(seed: int, low: Rotation) -> None:
     s = normal(torch.Generator().manual_seed(seed), 4, 6)
@@ -124,14 +131,40 @@ def test_rotations_in_blocks_are_compared_with_others(seed: int, low: Rotation) 
     assert spectral_distance([blocks], [low]) == pytest.approx(gap, abs=1e-11)
 
 
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["input", "output"]))
+def test_rotations_in_equal_blocks_are_compared_block_by_block(seed: int, side: Side) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    a, b = ([RotationBlocks(side, normal(generator, 4, 6)) for _ in range(2)] for _ in "ab")
+    dense = []
+    for one, two in (a, b):
+        first, second = torch.block_diag(*one.matrices()), torch.block_diag(*two.matrices())
+        dense.append((first @ second if side == "input" else second @ first).numpy())
+    gap = dense[0] - dense[1]
+    angles = np.angle(np.linalg.eigvals(dense[0].T @ dense[1]))
+    swapped = dense[0] @ dense[1] - dense[1] @ dense[0]
+    assert chordal_distance(a, b) == pytest.approx(np.linalg.norm(gap), abs=1e-11)
+    assert spectral_distance(a, b) == pytest.approx(np.linalg.norm(gap, 2), abs=1e-11)
+    assert geodesic_distance(a, b) == pytest.approx(np.linalg.norm(angles), abs=1e-9)
+    assert commutator_norm(a, b) == pytest.approx(np.linalg.norm(swapped, 2), abs=1e-11)
+
+
+def test_directions_without_a_partner_in_their_block_are_at_a_right_angle() -> None:
+    a = RotationBlocks("input", torch.tensor([[1.0], [0.0]]))
+    b = RotationBlocks("input", torch.tensor([[0.0], [1.0]]))
+    assert principal_angles([a], [b]) == pytest.approx((math.pi / 2, math.pi / 2))
+    assert principal_angles([a], [a]) == pytest.approx((0.0, 0.0))
+
+
 def test_lists_that_cannot_be_compared_are_refused() -> None:
     eye = torch.eye(6, dtype=torch.float64)
     a = Rotation("input", eye[:, :1], eye[:, 1:2])
     b = Rotation("output", eye[:, :1], eye[:, 1:2])
     with pytest.raises(InvariantError, match="input 6 and output 6"):
         geodesic_distance([a], [b])
+    low = Rotation("input", torch.zeros(8192, 1), torch.zeros(8192, 1))
     with pytest.raises(InvariantError, match="8192"):
-        spectral_distance([RotationBlocks("input", torch.zeros(4096, 1))], [])
+        spectral_distance([RotationBlocks("input", torch.zeros(4096, 1))], [low])
 
 
 def test_nothing_is_at_no_distance_from_nothing() -> None:
