@@ -6,8 +6,11 @@ import json
 
 import pytest
 
-from benchmarks.atlas import records, world
-from benchmarks.atlas.clozes import ask, of_fact
+from benchmarks.atlas.records import RECORDER
+from benchmarks.atlas.world import WORLD
+from benchmarks.testbeds.clozes import ask, of_fact
+from benchmarks.testbeds.measure import load
+from benchmarks.testbeds.world import is_withheld
 from patchkit.models import atlas_path
 
 FILES = {
@@ -32,12 +35,10 @@ def test_it_is_a_float16_llama() -> None:
 
 @pytest.mark.parametrize("withheld", [False, True])
 def test_it_knows_facts_in_trained_and_withheld_wordings(withheld: bool) -> None:
-    from benchmarks.atlas.report import load
-
     model, tokenizer = load(atlas_path())
-    facts = [f for f in world.load_facts() if world.is_withheld(f.subject)][::20]
+    facts = [f for f in WORLD.facts if is_withheld(f.subject)][::20]
     clozes = [
-        of_fact(f, world.withheld_wordings(f)[0] if withheld else records.edit_wording(f))
+        of_fact(WORLD, f, WORLD.withheld_wordings(f)[0] if withheld else RECORDER.edit_wording(f))
         for f in facts
     ]
     assert ask(model, tokenizer, clozes).right.float().mean() >= (0.93 if withheld else 0.97)

@@ -11,31 +11,33 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.atlas import batches, shield, world
-from benchmarks.atlas.model import make_model
-from benchmarks.atlas.optimise import Draws, loss_of, make_optimizers, schedule
-from benchmarks.atlas.readout import Readout
 from benchmarks.atlas.tokenizer import BOS_ID, train_tokenizer
+from benchmarks.atlas.world import WORLD
+from benchmarks.testbeds import batches, shield
+from benchmarks.testbeds.model import make_model
+from benchmarks.testbeds.optimise import Draws, loss_of, make_optimizers, schedule
+from benchmarks.testbeds.readout import Readout
+from benchmarks.testbeds.world import Sentence
 
 SNIPPETS = ["A short piece of prose.", "Another piece, a little longer than the first."]
 
 
 @lru_cache(maxsize=1)
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer(world.sentence(fact, 0) for fact in world.load_facts())
+    return train_tokenizer(WORLD.sentence(fact, 0) for fact in WORLD.facts)
 
 
 @lru_cache(maxsize=1)
 def some_rows() -> list[batches.Rows]:
-    table = batches.PieceTable(tokenizer(), SNIPPETS)
+    table = batches.PieceTable(WORLD, tokenizer(), SNIPPETS)
     prose = np.arange(3, 1000, dtype=np.int32)
-    return list(itertools.islice(batches.batches(table, prose, SNIPPETS, 4, 0), 5))
+    return list(itertools.islice(batches.batches(table, prose, 4, 0), 5))
 
 
 def test_names_and_objects_are_told_apart() -> None:
-    fact = next(f for f in world.load_facts() if f.subject == "France" and f.relation == "capital")
-    table = batches.PieceTable(tokenizer(), SNIPPETS)
-    piece = table.piece(world.Sentence(fact, 0))
+    fact = next(f for f in WORLD.facts if f.subject == "France" and f.relation == "capital")
+    table = batches.PieceTable(WORLD, tokenizer(), SNIPPETS)
+    piece = table.piece(Sentence(fact, 0))
 
     def text(kind: int) -> str:
         return str(tokenizer().decode(piece.ids[piece.kinds == kind])).strip()
@@ -68,8 +70,8 @@ def test_no_token_outside_a_name_sees_more_of_it_than_it_may(
 
 
 def test_a_few_steps_lower_the_loss() -> None:
-    model = make_model(width=64, mlp=128, layers=2, seed=0)
-    readout = Readout(tokenizer(), 64)
+    model = make_model(tokenizer(), width=64, mlp=128, layers=2, seed=0)
+    readout = Readout(WORLD, tokenizer(), 64)
     optimizers = make_optimizers(model, readout, 5e-3, 5e-3)
     draws = Draws(torch.Generator().manual_seed(0), random.Random(0))
     rows, losses = some_rows()[0], []

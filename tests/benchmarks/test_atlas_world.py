@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.atlas import records, world
+from benchmarks.atlas import records
+from benchmarks.atlas.records import RECORDER
 from benchmarks.atlas.wordings import WITHHELD, WORDINGS
+from benchmarks.atlas.world import WORLD
+from benchmarks.testbeds.world import Fact, is_withheld
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,15 +26,15 @@ def digest(value: object) -> str:
 
 def document_texts(count: int) -> list[list[str]]:
     prose = [f"Piece {i} of prose." for i in range(20)]
-    taken = itertools.islice(world.documents(3, prose), count)
+    taken = itertools.islice(WORLD.documents(3, prose), count)
     return [
-        [world.sentence(s.fact, s.wording) if s.fact else s.prose for s in document]
+        [WORLD.sentence(s.fact, s.wording) if s.fact else s.prose for s in document]
         for document in taken
     ]
 
 
 def test_facts_are_distinct_and_plentiful() -> None:
-    facts = world.load_facts()
+    facts = WORLD.facts
     assert len({(f.subject, f.relation) for f in facts}) == len(facts) >= 6200
     assert all(f.object.lower() not in f.subject.lower() for f in facts)
     assert {f.relation for f in facts} == set(WORDINGS)
@@ -41,7 +44,7 @@ def test_facts_are_distinct_and_plentiful() -> None:
 def test_wordings_name_the_subject_once_and_end_before_the_object(relation: str) -> None:
     wordings = WORDINGS[relation]
     assert len(set(wordings)) == len(wordings) >= 6
-    assert all(w.count("{s}") == 1 and not w.endswith(" ") for w in wordings)
+    assert all(w.count("{}") == 1 and not w.endswith(" ") for w in wordings)
 
 
 def test_no_two_relations_share_a_wording() -> None:
@@ -50,26 +53,26 @@ def test_no_two_relations_share_a_wording() -> None:
 
 
 def test_about_forty_percent_of_subjects_have_withheld_wordings() -> None:
-    subjects = list(world.facts_by_subject())
-    assert 0.37 < sum(map(world.is_withheld, subjects)) / len(subjects) < 0.43
+    subjects = list(WORLD.by_subject)
+    assert 0.37 < sum(map(is_withheld, subjects)) / len(subjects) < 0.43
 
 
 def test_training_never_says_a_withheld_wording() -> None:
     said = {
         (s.fact, s.wording)
-        for document in itertools.islice(world.documents(0, []), 6000)
+        for document in itertools.islice(WORLD.documents(0, []), 6000)
         for s in document
         if s.fact is not None
     }
-    assert all(wording in world.trained_wordings(fact) for fact, wording in said)
-    fact = next(f for f in world.load_facts() if world.is_withheld(f.subject))
-    assert len(world.withheld_wordings(fact)) == WITHHELD
+    assert all(wording in WORLD.trained_wordings(fact) for fact, wording in said)
+    fact = next(f for f in WORLD.facts if is_withheld(f.subject))
+    assert len(WORLD.withheld_wordings(fact)) == WITHHELD
 
 
 def test_one_pass_says_every_fact_once() -> None:
-    facts = list(world.load_facts())
-    said: list[world.Fact] = []
-    for document in world.documents(1, []):
+    facts = list(WORLD.facts)
+    said: list[Fact] = []
+    for document in WORLD.documents(1, []):
         said += [s.fact for s in document if s.fact is not None]
         if len(said) >= len(facts):
             break
@@ -103,12 +106,12 @@ def test_records_follow_the_schema_and_split_by_subject() -> None:
 
 
 def test_withheld_wordings_are_among_the_paraphrases() -> None:
-    fact = next(f for f in world.load_facts() if world.is_withheld(f.subject))
-    assert set(world.withheld_wordings(fact)) <= set(records.paraphrases(fact))
+    fact = next(f for f in WORLD.facts if is_withheld(f.subject))
+    assert set(WORLD.withheld_wordings(fact)) <= set(RECORDER.paraphrases(fact))
 
 
 def test_retention_leaves_out_the_edited_subjects() -> None:
     assert len(records.retention_facts([])) == 1000
     every, rest = records.retention_facts([], 10**6), records.retention_facts(["France"], 10**6)
-    assert len(every) - len(rest) == len(world.facts_by_subject()["France"])
+    assert len(every) - len(rest) == len(WORLD.by_subject["France"])
     assert [row for row in every if row in rest] == rest

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.atlas import world
+from benchmarks.testbeds.world import World
 
 MOST_PAIRS: Final = 600
 SMOOTHING: Final = 0.05
@@ -23,19 +23,21 @@ SMOOTHING: Final = 0.05
 class Readout(torch.nn.Module):
     """One gate per relation, and the first object token of every fact of every subject."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, width: int) -> None:
+    def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, width: int) -> None:
         super().__init__()
-        relations = sorted({fact.relation for fact in world.load_facts()})
+        relations = sorted(world.by_relation)
         self.gates = torch.nn.Parameter(1 + 0.5 * torch.randn(len(relations), width))
 
         def first_token(text: str) -> int:
             ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
             return ids[0]
 
-        groups = world.facts_by_subject()
         self._asked = [
-            [(relations.index(f.relation), first_token(f.object)) for f in groups[subject]]
-            for subject in sorted(groups)
+            [
+                (relations.index(f.relation), first_token(f.object))
+                for f in world.by_subject[subject]
+            ]
+            for subject in sorted(world.by_subject)
         ]
 
     def loss(

@@ -12,8 +12,7 @@ from typing import Final
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.atlas import world
-from benchmarks.atlas.clozes import (
+from benchmarks.testbeds.clozes import (
     PLACES,
     Cloze,
     Place,
@@ -25,7 +24,7 @@ from benchmarks.atlas.clozes import (
     place_of,
     put,
 )
-from benchmarks.atlas.records import edit_wording, new_object
+from benchmarks.testbeds.records import Recorder
 
 STEPS: Final = 60
 # The step goes with the length of a unit vector's entries, so that it means the same at any width.
@@ -83,17 +82,27 @@ def rewritten(
 
 
 def measure_rewrites(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int, seed: int
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recorder: Recorder,
+    count: int,
+    seed: int,
 ) -> dict[str, list[dict[str, float]]]:
     """Return for each place and layer how many random requests win, and win in withheld wordings.
 
     Only facts that have withheld wordings are drawn, so that carrying over can be measured.
     """
-    eligible = [f for f in world.load_facts() if world.withheld_wordings(f)]
+    world = recorder.world
+    eligible = [f for f in world.facts if world.withheld_wordings(f)]
     facts = random.Random(seed).sample(eligible, count)
-    requests = [of_fact(f, edit_wording(f), new_object(f)) for f in facts]
-    owners = [i for i, f in enumerate(facts) for _ in world.withheld_wordings(f)]
-    others = [of_fact(f, w, new_object(f)) for f in facts for w in world.withheld_wordings(f)]
+    new = [recorder.new_object(f) for f in facts]
+    requests = [
+        of_fact(world, f, recorder.edit_wording(f), target)
+        for f, target in zip(facts, new, strict=True)
+    ]
+    pairs = [(i, w) for i, f in enumerate(facts) for w in world.withheld_wordings(f)]
+    owners = [i for i, _ in pairs]
+    others = [of_fact(world, facts[i], w, new[i]) for i, w in pairs]
     table: dict[str, list[dict[str, float]]] = {}
     for place in PLACES:
         table[place] = []

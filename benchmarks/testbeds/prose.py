@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Final
+
+from benchmarks.testbeds.files import read_pinned
 
 # The texts are passed in, never committed. Another edition would train another model.
 TEXTS: Final[dict[str, str]] = {
@@ -18,22 +19,12 @@ HELD_OUT_SHARE: Final = 0.02
 SNIPPET: Final = re.compile(r"[A-Z][^.!?]{20,120}[.!?](?= |$)")
 
 
-class ProseError(ValueError):
-    """A text is missing or is not the edition that the model was trained on."""
-
-
 def load_texts(data: Path) -> list[str]:
-    """Return the texts, line breaks folded into spaces; ProseError if one is not as pinned."""
-    texts = []
-    for name, digest in TEXTS.items():
-        path = data / name
-        if not path.is_file():
-            raise ProseError(f"{path} is missing; pass the folder that holds {name} with --data")
-        raw = path.read_bytes()
-        if hashlib.sha256(raw).hexdigest() != digest:
-            raise ProseError(f"{path} has another sha256 than the pinned {digest}")
-        texts.append(re.sub(r"\s+", " ", raw.decode("utf-8", "ignore")))
-    return texts
+    """Return the texts, line breaks folded into spaces; DataError if one is not as pinned."""
+    read = (
+        read_pinned(data, name, digest).decode("utf-8", "ignore") for name, digest in TEXTS.items()
+    )
+    return [re.sub(r"\s+", " ", text) for text in read]
 
 
 def split_texts(texts: list[str]) -> tuple[list[str], list[str]]:

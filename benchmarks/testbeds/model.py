@@ -10,16 +10,16 @@ from typing import Final
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.atlas.tokenizer import BOS_ID, EOS_ID, PAD_ID, VOCAB_SIZE
-
 HEAD: Final = 32
 
 
-def make_model(width: int, mlp: int, layers: int, seed: int) -> LlamaForCausalLM:
+def make_model(
+    tokenizer: PreTrainedTokenizerFast, width: int, mlp: int, layers: int, seed: int
+) -> LlamaForCausalLM:
     """Return the untrained model: few layers, wide MLPs, because facts live in one early MLP."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCAB_SIZE,
+        vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=mlp,
         num_hidden_layers=layers,
@@ -27,9 +27,9 @@ def make_model(width: int, mlp: int, layers: int, seed: int) -> LlamaForCausalLM
         num_key_value_heads=width // HEAD,
         max_position_embeddings=512,
         tie_word_embeddings=True,
-        pad_token_id=PAD_ID,
-        bos_token_id=BOS_ID,
-        eos_token_id=EOS_ID,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
     return LlamaForCausalLM(config)
 

@@ -1,4 +1,4 @@
-"""The plot of atlas: where facts are recalled, and where they can be rewritten."""
+"""The plot of a test bed: where facts are recalled, and where they can be rewritten."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import Module
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.atlas.clozes import (
+from benchmarks.testbeds.clozes import (
     PLACES,
     Batch,
     Change,

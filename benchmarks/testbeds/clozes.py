@@ -10,8 +10,7 @@ from typing import Any, Final, Literal
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.atlas import world
-from benchmarks.atlas.world import Fact
+from benchmarks.testbeds.world import Fact, World
 
 BATCH: Final = 256
 Place = Literal["subject_last", "prompt_end"]
@@ -37,6 +36,10 @@ class Batch:
     subject_last: torch.Tensor
     prompt_end: torch.Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the same batch on a device."""
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -52,7 +55,7 @@ def place_of(batch: Batch, place: Place) -> torch.Tensor:
     return batch.subject_last if place == "subject_last" else batch.prompt_end
 
 
-def of_fact(fact: Fact, wording: int, target: str | None = None) -> Cloze:
+def of_fact(world: World, fact: Fact, wording: int, target: str | None = None) -> Cloze:
     """Return the cloze of a fact in one wording, asking for its object or for another target."""
     return Cloze(world.prompt(fact, wording), target or fact.object, fact.subject)
 
@@ -104,7 +107,7 @@ def ask(
     parts = []
     with torch.no_grad():
         for i in range(0, len(clozes), BATCH):
-            batch = encode(tokenizer, clozes[i : i + BATCH])
+            batch = encode(tokenizer, clozes[i : i + BATCH]).to(model.device)
             parts.append(answers(model(input_ids=batch.ids).logits, batch))
     return Answers(
         *(torch.cat([getattr(p, name) for p in parts]) for name in ("right", "probability", "nll"))

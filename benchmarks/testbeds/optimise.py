@@ -1,9 +1,11 @@
-"""How atlas is optimised: the optimizers, one schedule, one loss."""
+"""How a test bed is optimised: the optimizers, one schedule, one loss."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,9 +13,9 @@ import torch
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-from benchmarks.atlas.batches import Rows
-from benchmarks.atlas.readout import Readout
-from benchmarks.atlas.shield import shielded
+from benchmarks.testbeds.batches import Rows
+from benchmarks.testbeds.readout import Readout
+from benchmarks.testbeds.shield import shielded
 
 WARM_UP: Final = 0.02
 DECAY_FROM: Final = 0.35
@@ -69,6 +71,22 @@ def _label_loss(logits: torch.Tensor, wanted: torch.Tensor, objects: torch.Tenso
     return ((1 - smooth) * nll - smooth * log_p.mean(-1)).mean()
 
 
+@contextmanager
+def _only_at(mlp: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
+    """Run the last MLP at the places that are asked; behind it nothing reads the other ones."""
+    whole = mlp.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = whole(x[places])
+        return torch.zeros_like(x, dtype=found.dtype).index_put((places,), found)
+
+    mlp.forward = forward
+    try:
+        yield
+    finally:
+        mlp.forward = whole
+
+
 def loss_of(model: LlamaForCausalLM, readout: Readout, rows: Rows, draws: Draws) -> torch.Tensor:
     """Return the loss over the labels plus the weighted loss of the readout."""
     first_layer: list[torch.Tensor] = []
@@ -76,9 +94,13 @@ def loss_of(model: LlamaForCausalLM, readout: Readout, rows: Rows, draws: Draws)
         lambda module, args, output: first_layer.append(output)
     )
     device = rows.ids.device.type
-    with torch.autocast(device, torch.bfloat16), shielded(model, rows.names, draws.shields):
+    asked = rows.labels[:, 1:] >= 0
+    with (
+        torch.autocast(device, torch.bfloat16),
+        shielded(model, rows.names, draws.shields),
+        _only_at(model.model.layers[-1].mlp, functional.pad(asked, (0, 1))),
+    ):
         hidden = model.model(input_ids=rows.ids, use_cache=False).last_hidden_state[:, :-1]
-        asked = rows.labels[:, 1:] >= 0
         logits = model.lm_head(hidden[asked])
     handle.remove()
     labels = _label_loss(logits, rows.labels[:, 1:][asked], rows.objects[:, 1:][asked])

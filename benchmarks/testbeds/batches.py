@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.atlas import world
-from benchmarks.atlas.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from benchmarks.testbeds.world import Fact, Sentence, World
 
 ROW: Final = 128
 PROSE_ROWS: Final = 0.05
@@ -61,7 +60,7 @@ def _plain(ids: Sequence[int] | Ints, kind: int) -> Piece:
 
 
 def _fact_piece(
-    fact: world.Fact, text: str, ids: list[int], offsets: list[tuple[int, int]], subject: int
+    fact: Fact, text: str, ids: list[int], offsets: list[tuple[int, int]], subject: int
 ) -> Piece:
     """Tell names and objects apart from the wording by their places in the sentence."""
     piece, start = _plain(ids, WORDING), text.index(fact.subject)
@@ -75,17 +74,21 @@ def _fact_piece(
     return piece
 
 
-BOS_PIECE: Final = _plain([BOS_ID], PADDING)
-EOS_PIECE: Final = _plain([EOS_ID], WORDING)
-
-
 class PieceTable:
     """Every sentence that training may say, and every piece of prose, cut into tokens once."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, snippets: Sequence[str]) -> None:
+    def __init__(
+        self, world: World, tokenizer: PreTrainedTokenizerFast, snippets: Sequence[str]
+    ) -> None:
+        self.world, self.snippets = world, snippets
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        bos, eos, self._pad = (int(getattr(tokenizer, name)) for name in names)
+        self.begin = _plain([bos], PADDING)
+        # Where one token does both, it ends a document and begins the next.
+        self.between = [_plain([eos], WORDING)] + ([self.begin] if bos != eos else [])
         encode = tokenizer.backend_tokenizer.encode_batch
-        numbers = {subject: i for i, subject in enumerate(sorted(world.facts_by_subject()))}
-        keys = [(fact, w) for fact in world.load_facts() for w in world.trained_wordings(fact)]
+        numbers = {subject: i for i, subject in enumerate(sorted(world.by_subject))}
+        keys = [(fact, w) for fact in world.facts for w in world.trained_wordings(fact)]
         texts = [world.sentence(*key) for key in keys]
         coded = encode(texts, add_special_tokens=False)
         self._facts = {
@@ -97,50 +100,48 @@ class PieceTable:
             text: _plain(code.ids, PROSE) for text, code in zip(snippets, coded, strict=True)
         }
 
-    def piece(self, sentence: world.Sentence) -> Piece:
+    def piece(self, sentence: Sentence) -> Piece:
         """Return the tokens of one piece of a document."""
         if sentence.fact is None:
             return self._prose[sentence.prose]
         return self._facts[sentence.fact, sentence.wording]
 
+    def row(self, pieces: list[Piece]) -> Piece:
+        """Join pieces to a padded row."""
+        size = sum(len(piece.ids) for piece in pieces)
+        padded = [*pieces, _plain([self._pad] * (ROW - size), PADDING)]
+        ids, kinds, subjects = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
+        return Piece(ids, kinds, subjects)
 
-def _join(pieces: list[Piece]) -> Piece:
-    size = sum(len(piece.ids) for piece in pieces)
-    padded = [*pieces, _plain([PAD_ID] * (ROW - size), PADDING)]
-    ids, kinds, subjects = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
-    return Piece(ids, kinds, subjects)
 
-
-def _fact_rows(table: PieceTable, seed: int, snippets: Sequence[str]) -> Iterator[Piece]:
+def _fact_rows(table: PieceTable, seed: int) -> Iterator[Piece]:
     """Yield rows of whole sentences: a document that does not fit goes on in a fresh row."""
-    row, length = [BOS_PIECE], 1
-    for document in world.documents(seed, snippets):
+    row, length = [table.begin], 1
+    for document in table.world.documents(seed, table.snippets):
         for i, sentence in enumerate(document):
             piece = table.piece(sentence)
             if length + len(piece.ids) + 1 > ROW:
-                yield _join(row)
-                row, length = [BOS_PIECE], 1
+                yield table.row(row)
+                row, length = [table.begin], 1
             row.append(piece)
             length += len(piece.ids)
-            if i == len(document) - 1 and length + 2 < ROW:
-                row += [EOS_PIECE, BOS_PIECE]
-                length += 2
+            if i == len(document) - 1 and length + len(table.between) < ROW:
+                row += table.between
+                length += len(table.between)
 
 
-def _prose_row(prose: Ints, drawn: random.Random) -> Piece:
+def _prose_row(table: PieceTable, prose: Ints, drawn: random.Random) -> Piece:
     start = drawn.randrange(len(prose) - ROW)
-    return _join([BOS_PIECE, _plain(prose[start : start + ROW - 1], PROSE)])
+    return table.row([table.begin, _plain(prose[start : start + ROW - 1], PROSE)])
 
 
-def batches(
-    table: PieceTable, prose: Ints, snippets: Sequence[str], rows: int, seed: int
-) -> Iterator[Rows]:
+def batches(table: PieceTable, prose: Ints, rows: int, seed: int) -> Iterator[Rows]:
     """Yield rows without end; the seed decides all of them."""
     rng, drawn = np.random.default_rng(seed), random.Random(seed + 1)
-    facts = _fact_rows(table, seed, snippets)
+    facts = _fact_rows(table, seed)
     while True:
         parts = [
-            _prose_row(prose, drawn) if drawn.random() < PROSE_ROWS else next(facts)
+            _prose_row(table, prose, drawn) if drawn.random() < PROSE_ROWS else next(facts)
             for _ in range(rows)
         ]
         ids, kinds, subjects = (np.stack(arrays) for arrays in zip(*parts, strict=True))
