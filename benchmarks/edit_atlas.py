@@ -31,8 +31,8 @@ from benchmarks.memit import memit_patch
 from patchkit.base import load_model, load_tokenizer
 from patchkit.editing import Recipe, edit
 from patchkit.editing.knowledge import base_identity
-from patchkit.editing.measure import condition
 from patchkit.factors.action import dense
+from patchkit.factors.spectrum import condition
 from patchkit.facts.counterfact import fact as read_record
 from patchkit.facts.fact import Fact, Probe
 from patchkit.live import applied
@@ -105,13 +105,13 @@ class Task:
         """The recipe of either method."""
         if self.method == "memit":
             return Recipe(batch=self.batch)
-        return Recipe(batch=self.batch, softness=self.setting)
+        return Recipe(batch=self.batch, options={"softness": self.setting})
 
 
 def tasks() -> Iterator[Task]:
     """Yield the table, longest first."""
     both: tuple[Storage, ...] = ("float32", "bfloat16")
-    default = Recipe().softness
+    default = Recipe().options.softness
     yield Task("rotation", 200, 10, 1, default, both)
     for strength in MEMIT_STRENGTHS:
         yield Task("memit", 200, 10, 1, strength)
@@ -154,7 +154,7 @@ def row(
     spectra = [bed.spectrum(patch) for bed, patch in zip(beds, stored, strict=True)]
     norm, condition_ratio = max(spectra, key=lambda pair: abs(pair[0] - 1))
     setting = {"softness": task.setting} if task.method == "rotation" else {}
-    preserve = task.recipe.preserve if task.method == "rotation" else task.setting
+    preserve = task.recipe.options.preserve if task.method == "rotation" else task.setting
     return {
         "testbed": "atlas",
         "method": task.method,

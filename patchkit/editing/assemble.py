@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from transformers import PreTrainedModel
 
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.state import SiteState
-from patchkit.factors.algebra import merge
-from patchkit.factors.rotation import Rotation
+from patchkit.factors.kinds import Factor
 from patchkit.facts.fact import Fact
 from patchkit.facts.jsonl import to_jsonl
 from patchkit.patch.drafts import TensorDraft
@@ -23,20 +21,10 @@ from patchkit.tensors.digests import bytes_digest
 from patchkit.tensors.torch_dtypes import dtype_name
 
 
-def single_rotations(
-    states: Mapping[int, SiteState], skip: Mapping[int, int]
-) -> dict[int, Rotation]:
-    """Merge each state's factors after its first `skip`, those of earlier patches, into one."""
-    return {
-        layer: merge(state.factors[skip.get(layer, 0) :], dtype=torch.float64)
-        for layer, state in states.items()
-    }
-
-
 def assemble(
     model: PreTrainedModel,
     states: Mapping[int, SiteState],
-    rotations: Mapping[int, Rotation],
+    factors: Mapping[int, Sequence[Factor]],
     facts: Sequence[Fact],
     recipe: Recipe,
     *,
@@ -47,15 +35,15 @@ def assemble(
 ) -> Patch:
     """Build the patch; digests are `checkpoint`'s, or of the weights the states began with."""
     drafts = {
-        states[layer].site.tensor: _draft(model, states[layer], rotation, checkpoint)
-        for layer, rotation in rotations.items()
+        states[layer].site.tensor: _draft(model, states[layer], ordered, checkpoint)
+        for layer, ordered in factors.items()
     }
     return build_patch(
         base=_base(checkpoint),
         tensors=drafts,
         facts_jsonl=to_jsonl(facts),
         recipe=recipe.as_dict(),
-        method="rotation",
+        method=recipe.method,
         measured=measured,
         after=_predecessors(previous),
         embed_facts=embed_facts,
@@ -75,7 +63,10 @@ def _base(checkpoint: Checkpoint | None) -> BaseMeta:
 
 
 def _draft(
-    model: PreTrainedModel, state: SiteState, rotation: Rotation, checkpoint: Checkpoint | None
+    model: PreTrainedModel,
+    state: SiteState,
+    factors: Sequence[Factor],
+    checkpoint: Checkpoint | None,
 ) -> TensorDraft:
     site = state.site
     if checkpoint is not None:
@@ -85,4 +76,4 @@ def _draft(
         dtype = dtype_name(model.dtype)
         stored = state.base.T if site.layout == "conv1d" else state.base
         digest = bytes_digest(tensor_bytes(stored.to(model.dtype).contiguous()))
-    return TensorDraft(site.shape, dtype, site.layout, digest, (rotation,))
+    return TensorDraft(site.shape, dtype, site.layout, digest, factors)

@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from patchkit.editing.rows import build_rows, keys_in_contexts
 from patchkit.editing.state import SiteState, install
 from patchkit.errors import BaseMismatch
-from patchkit.factors.rotation import Rotation
 from patchkit.facts.fact import Fact
 from patchkit.facts.jsonl import parse_jsonl
 from patchkit.patch.patch import Patch
@@ -26,24 +25,26 @@ def resume(
     """Apply earlier patches to the states and the model; return the states and their facts.
 
     The facts' keys in `contexts` join the history, in order, so that new batches pay for moving
-    them; a patch without embedded facts protects nothing but itself. Raises BaseMismatch for a
-    patch whose factors are not input-side rotations of the states' matrices.
+    them; a patch without embedded facts protects nothing but itself.
     """
-    turned = dict(states)
-    for patch in previous:
-        turned = _turn(turned, patch)
-    install(model, turned)
+    carrying = {
+        layer: state.carrying(
+            [factor for patch in previous for factor in patch.factors.get(state.site.tensor, ())]
+        )
+        for layer, state in states.items()
+    }
+    install(model, carrying)
     facts = [
         fact
         for patch in previous
         for fact in (() if patch.facts_jsonl is None else parse_jsonl(patch.facts_jsonl).facts)
     ]
     if facts:
-        sites = [state.site for state in turned.values()]
+        sites = [state.site for state in carrying.values()]
         rows = [build_rows(tokenizer, facts, context, model.device) for context in contexts]
         keys = keys_in_contexts(model, sites, rows)
-        turned = {layer: state.remember(keys[layer]) for layer, state in turned.items()}
-    return turned, facts
+        carrying = {layer: state.remember(keys[layer]) for layer, state in carrying.items()}
+    return carrying, facts
 
 
 def earlier_layers(patches: Sequence[Patch], states_by_tensor: Mapping[str, int]) -> set[int]:
@@ -58,17 +59,3 @@ def earlier_layers(patches: Sequence[Patch], states_by_tensor: Mapping[str, int]
                 )
             found.add(states_by_tensor[name])
     return found
-
-
-def _turn(states: Mapping[int, SiteState], patch: Patch) -> dict[int, SiteState]:
-    turned = dict(states)
-    for layer, state in states.items():
-        for factor in patch.factors.get(state.site.tensor, ()):
-            if not isinstance(factor, Rotation) or factor.side != "input":
-                raise BaseMismatch(
-                    f"an earlier patch holds a factor of kind {factor.kind} for "
-                    f"{state.site.tensor}; only input-side rotations can be edited on",
-                    hint="apply that patch first and use the folder as the base",
-                )
-            turned[layer] = turned[layer].turned(factor)
-    return turned

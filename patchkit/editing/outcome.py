@@ -27,6 +27,9 @@ from patchkit.scoring.answers import Answer, answers
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.torch_dtypes import torch_dtype
 
+_SOFTNESS = 0.3
+"""What counts as free in a report, whatever the method: energy in mean eigenvalues."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -74,11 +77,12 @@ class Outcome:
         rows = build_rows(self.tokenizer, taking, "", self.model.device)
         flows = capture(self.model, rows.ids, rows.mask, sites)
         keys = {layer: flow.at(rows.last).keys.float() for layer, flow in flows.items()}
-        rooms = {layer: Confinement.of(state, recipe.softness) for layer, state in states.items()}
+        rooms = {layer: Confinement.of(state, _SOFTNESS) for layer, state in states.items()}
         reach = torch.stack(
             [reaches(state, keys[layer], rooms[layer]) for layer, state in states.items()]
         ).amax(0)
         return EditReport(
+            method=recipe.method,
             facts=self._facts(said, reach),
             tensors=tuple(
                 self._tensor(patch, state, keys[layer], rooms[layer])

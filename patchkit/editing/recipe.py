@@ -1,13 +1,17 @@
-"""The settings of an edit: one frozen value, readable from TOML."""
+"""The settings of an edit: one frozen value, readable from TOML and from a patch's metadata."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from patchkit.editing.methods import find_method
+from patchkit.editing.protect import Protection, check_protections
+from patchkit.editing.settings import at_least, build, nearest, one_of
 from patchkit.errors import RecipeError
 
 Storage = Literal["float32", "bfloat16"]
@@ -17,22 +21,23 @@ Storage = Literal["float32", "bfloat16"]
 class Recipe:
     """How facts become a patch.
 
-    `layers` None means chosen by measurement, at most `most_layers`. Facts are written `batch` at
-    a time. `softness` ε is how much key energy, in mean eigenvalues of the preserved moment, a
-    direction may carry before it counts as taken: larger means freer and less careful.
-    `preserve` λ, `history` and `floor` weigh the loss; see `methods/rotation.py`.
+    `method` names a module in `editing/methods/`, whose `Options` are the type of `options`; a
+    mapping, or nothing, is turned into them. `protect` adds protections that are not the method's
+    own, with the thresholds in `protection`. `layers` None means chosen by measurement, at most
+    `most_layers`. Facts are written `batch` at a time, in `contexts` contexts besides the bare
+    prompt. `rewrite` says whether facts that later batches hurt are written again; None means as
+    the method does by itself. The preserved text has `corpus_rows` rows of `corpus_length` tokens.
     """
 
+    method: str = "rotation"
+    options: Any = None
+    protect: tuple[str, ...] = ()
+    protection: Protection = field(default_factory=Protection)
     layers: tuple[int, ...] | None = None
     most_layers: int = 1
     batch: int = 50
     contexts: int = 4
-    steps: int = 50
-    rate: float = 0.05
-    softness: float = 0.3
-    preserve: float = 10000.0
-    history: float = 10.0
-    floor: float = 0.1
+    rewrite: bool | None = None
     corpus_rows: int = 1024
     corpus_length: int = 64
     seed: int = 0
@@ -40,45 +45,68 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """RecipeError on a value that no edit could use."""
-        for name in ("batch", "steps", "corpus_rows", "corpus_length", "most_layers"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("rate", "softness"):
-            if not getattr(self, name) > 0:
-                raise RecipeError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.storage not in ("float32", "bfloat16"):
-            raise RecipeError(f"storage must be float32 or bfloat16, got {self.storage!r}")
+        at_least(self, 1, "batch", "corpus_rows", "corpus_length", "most_layers")
+        at_least(self, 0, "contexts")
+        one_of(self, "storage", ("float32", "bfloat16"))
+        method = find_method(self.method)
+        options = {} if self.options is None else self.options
+        if isinstance(options, Mapping):
+            options = build(method.Options, options, f"options of {self.method}")
+        if not isinstance(options, method.Options):
+            raise RecipeError(
+                f"the options of {self.method} cannot be {options!r}",
+                hint="give them anew when the method changes",
+            )
+        check_protections(self.method, method.PROTECTIONS, self.protect)
+        object.__setattr__(self, "options", options)
+        if self.rewrite is None:
+            object.__setattr__(self, "rewrite", method.REWRITES)
 
     def as_dict(self) -> dict[str, object]:
         """Return the settings as plain data for a patch's metadata."""
         return asdict(self)
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a TOML file whose keys are settings; RecipeError on anything else in it."""
+def recipe_from(given: Mapping[str, object], where: str = "the recipe") -> Recipe:
+    """Return the recipe that plain data stands for, the inverse of `as_dict`.
+
+    Raises RecipeError for an unknown setting, with the nearest names, or a value of another type.
+    """
+    return build(Recipe, given, where)
+
+
+def read_recipe(source: Path | str) -> Recipe:
+    """Read a TOML file, or one of the `built_in_recipes` by its name, such as `memit-llama3-8b`.
+
+    Raises RecipeError when there is neither, or for anything in it that is not a setting.
+    """
+    path = Path(source)
+    built_in = built_in_recipes()
+    if str(source) in built_in and not path.is_file():
+        return _parse(_folder().joinpath(f"{source}.toml").read_bytes(), f"{source}.toml")
     try:
-        given = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path.name} cannot be read as a recipe: {error}") from error
-    known = asdict(Recipe())
-    for name, value in given.items():
-        _check(path.name, name, value, known)
-    if "layers" in given:
-        given["layers"] = tuple(given["layers"])
-    return Recipe(**given)
-
-
-def _check(file: str, name: str, value: object, known: Mapping[str, object]) -> None:
-    """RecipeError unless `name` is a setting and `value` of its type; whole numbers are numbers."""
-    if name not in known:
+        data = path.read_bytes()
+    except OSError as error:
         raise RecipeError(
-            f"{file} has the unknown setting {name!r}",
-            hint="settings are: " + ", ".join(sorted(known)),
-        )
-    if name == "layers":
-        right = isinstance(value, list) and all(type(layer) is int for layer in value)
-    else:
-        wanted = type(known[name])
-        right = type(value) is wanted or (wanted is float and type(value) is int)
-    if not right:
-        raise RecipeError(f"{file} gives {name} the value {value!r}, which is of another type")
+            f"{path.name} cannot be read as a recipe: {error.strerror}",
+            hint=nearest(path.name, built_in),
+        ) from error
+    return _parse(data, path.name)
+
+
+def built_in_recipes() -> tuple[str, ...]:
+    """Return the names of the recipes that come with the package."""
+    found = (entry.name for entry in _folder().iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
+
+
+def _folder() -> Any:
+    return files("patchkit.editing").joinpath("recipes")
+
+
+def _parse(data: bytes, name: str) -> Recipe:
+    try:
+        given = tomllib.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{name} cannot be read as a recipe: {error}") from error
+    return recipe_from(given, name)

@@ -16,7 +16,7 @@ class FactResult:
     `reached` says that every token of the target is the model's first choice, `known` that this
     was so before the edit, `edited` that the fact took part. `reach` is the size of the change
     that was written, relative to the most a rotation confined to the free part of the key can
-    write (≤ 1); None for facts that were not edited.
+    write: a rotation stays below 1, a sum need not; None for facts that were not edited.
     """
 
     index: int
@@ -58,6 +58,7 @@ class TensorResult:
 class EditReport:
     """Everything that is worth knowing of one edit; `seconds` by phase."""
 
+    method: str
     facts: tuple[FactResult, ...]
     tensors: tuple[TensorResult, ...]
     layers: LayerChoice

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from patchkit.editing.capture import capture
 from patchkit.facts.fact import Fact
-from patchkit.facts.position import encode_all, fact_passage, pad
+from patchkit.facts.position import Passage, encode_all, fact_passage, pad
 from patchkit.tensors.layout import Site
 
 
@@ -36,6 +36,19 @@ class Rows:
         """Number of facts n."""
         return len(self.ids)
 
+    def only(self, index: Sequence[int]) -> Rows:
+        """Return the rows at `index`, in that order, with their labels."""
+        chosen = torch.tensor(list(index), dtype=torch.long, device=self.ids.device)
+        new, old = torch.nonzero(chosen[:, None] == self.label_row[None, :], as_tuple=True)
+        return Rows(
+            ids=self.ids[chosen],
+            mask=self.mask[chosen],
+            last=self.last[chosen],
+            label_row=new,
+            label_position=self.label_position[old],
+            label_id=self.label_id[old],
+        )
+
     def per_fact(self, losses: Tensor) -> Tensor:
         """Average label losses (p,) over the labels of each fact, (n,)."""
         ones = torch.ones_like(losses)
@@ -49,6 +62,16 @@ def build_rows(tokenizer: Any, facts: Sequence[Fact], context: str, device: torc
     Padding stands behind because no position then sees it, whatever the tokenizer's own side.
     """
     passages = [fact_passage(fact, context=context, target=fact.target) for fact in facts]
+    return _rows(tokenizer, passages, device)
+
+
+def plain_rows(tokenizer: Any, facts: Sequence[Fact], prompt: str, device: torch.device) -> Rows:
+    """Tokenise `prompt`, which has one `{}`, for every fact's subject; there are no labels."""
+    passages = [fact_passage(fact, prompt=prompt) for fact in facts]
+    return _rows(tokenizer, passages, device)
+
+
+def _rows(tokenizer: Any, passages: Sequence[Passage], device: torch.device) -> Rows:
     encoded = encode_all(tokenizer, passages)
     batch = pad(encoded, tokenizer.pad_token_id or 0, "right")
     labels = [
@@ -56,7 +79,8 @@ def build_rows(tokenizer: Any, facts: Sequence[Fact], context: str, device: torc
         for row, pairs in enumerate(batch.labels)
         for position, token in pairs
     ]
-    row, position, token = (torch.tensor(part, device=device) for part in zip(*labels, strict=True))
+    table = torch.tensor(labels, dtype=torch.long, device=device).reshape(-1, 3)
+    row, position, token = table.unbind(1)
     return Rows(
         ids=torch.tensor(batch.ids, device=device),
         mask=torch.tensor(batch.mask, device=device),
@@ -82,3 +106,9 @@ def keys_in_contexts(
         )
         for site in sites
     }
+
+
+def mean_key(keys: Tensor) -> Tensor:
+    """Return one key (n, d_in) for each fact: half the bare prompt, half the other contexts."""
+    bare = keys[:, 0]
+    return bare if keys.shape[1] == 1 else (bare + keys[:, 1:].mean(1)) / 2

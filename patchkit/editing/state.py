@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from patchkit.editing.capture import module_of, weight_of
+from patchkit.editing.protect import Guard
 from patchkit.editing.statistics import Statistics
-from patchkit.factors.action import dense
-from patchkit.factors.rotation import Rotation
+from patchkit.factors.action import Factor, dense
 from patchkit.tensors.layout import Site
 
 
@@ -22,9 +23,11 @@ class SiteState:
     """One matrix during an edit.
 
     `base` and `weight` are (d_out, d_in) in fp32: the base's and the current one, which is always
-    the base with all `factors` applied at once, so that rounding does not accumulate. `keys`
-    (h, c, d_in) and `values` (h, c, d_out) are those of the h facts written so far, each in c
-    contexts, the bare prompt first.
+    the base with all factors applied at once, so that rounding does not accumulate. `carried` are
+    the factors of earlier patches, `factors` those of this edit. `keys` (h, c, d_in) and `values`
+    (h, c, d_out) are those of the h facts written so far, each in c contexts, the bare prompt
+    first. `guard` is what factors may not use; `solver` what the method keeps of this matrix from
+    batch to batch, such as a decomposition.
     """
 
     site: Site
@@ -33,7 +36,10 @@ class SiteState:
     statistics: Statistics
     keys: Tensor
     values: Tensor
-    factors: tuple[Rotation, ...] = ()
+    factors: tuple[Factor, ...] = ()
+    carried: tuple[Factor, ...] = ()
+    guard: Guard = field(default_factory=Guard)
+    solver: Any = None
 
     @classmethod
     def of(cls, model: PreTrainedModel, site: Site, statistics: Statistics) -> SiteState:
@@ -48,11 +54,19 @@ class SiteState:
             values=base.new_zeros(0, 1, site.d_out),
         )
 
-    def turned(self, rotation: Rotation) -> SiteState:
-        """Return the state after one more input-side rotation."""
-        factors = (*self.factors, rotation)
-        weight = dense(self.base.double(), factors, "linear").float()
-        return replace(self, factors=factors, weight=weight)
+    def changed(self, *more: Factor) -> SiteState:
+        """Return the state after `more` factors of this edit."""
+        return self.with_factors((*self.factors, *more))
+
+    def with_factors(self, factors: Sequence[Factor]) -> SiteState:
+        """Return the state with `factors` as all that this edit has done."""
+        every = (*self.carried, *factors)
+        weight = dense(self.base.double(), every, "linear").float() if every else self.base
+        return replace(self, factors=tuple(factors), weight=weight)
+
+    def carrying(self, factors: Sequence[Factor]) -> SiteState:
+        """Return the state on top of earlier patches' `factors`, before anything of this edit."""
+        return replace(self, carried=(*self.carried, *factors)).with_factors(self.factors)
 
     def remember(self, keys: Tensor) -> SiteState:
         """Return the state with `keys` (n, c, d_in) and what they now give in the history."""

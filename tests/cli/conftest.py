@@ -53,7 +53,9 @@ def fast_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     make = edit._recipe
 
     def recipe(*given: Any) -> Recipe:
-        return replace(make(*given), steps=2, contexts=1, corpus_rows=8, corpus_length=8)
+        made = make(*given)
+        options = replace(made.options, steps=2)
+        return replace(made, options=options, contexts=1, corpus_rows=8, corpus_length=8)
 
     monkeypatch.setattr(edit, "_recipe", recipe)
 

@@ -13,7 +13,7 @@ with the expectation over preserved keys (through C) and the last sum over facts
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -21,17 +21,49 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from patchkit.editing.batch import Batch
 from patchkit.editing.capture import module_of
 from patchkit.editing.confinement import Confinement, directions
-from patchkit.editing.recipe import Recipe
+from patchkit.editing.methods import Finished
 from patchkit.editing.replay import Replay, capture_replay
 from patchkit.editing.rotor import Rotor, Turn
-from patchkit.editing.rows import Rows, keys_in_contexts
+from patchkit.editing.rows import Rows, keys_in_contexts, mean_key
+from patchkit.editing.settings import above, at_least
 from patchkit.editing.state import SiteState
 from patchkit.errors import SolveError
 from patchkit.factors.rotation import Rotation
 
+REWRITES = True
+PROTECTIONS: Mapping[str, str | None] = {
+    "nullspace": None,
+    "spectrum": None,
+    "history": "it protects earlier facts already, by its option history",
+}
 _WARM_UP = 5  # steps
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of the default method; tuned on atlas's dev records (`docs/editing.md`).
+
+    `steps` and `rate` are Adam's. `softness` ε is how much key energy, in mean eigenvalues of the
+    preserved moment, a direction may carry before it counts as taken: larger means freer and less
+    careful. `preserve` λ and `history` p are prices in nats, `floor` the loss below which a fact
+    stops asking.
+    """
+
+    steps: int = 50
+    rate: float = 0.05
+    softness: float = 0.3
+    preserve: float = 10000.0
+    history: float = 10.0
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        """RecipeError on a value that no edit could use."""
+        at_least(self, 1, "steps")
+        above(self, 0, "rate", "softness")
+        at_least(self, 0, "preserve", "history", "floor")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,55 +113,53 @@ class _Drift:
 def solve(
     model: PreTrainedModel,
     states: Mapping[int, SiteState],
-    contexts: Sequence[Rows],
-    recipe: Recipe,
-    finished: Callable[[int], None],
+    batch: Batch,
+    options: Options,
+    finished: Finished,
 ) -> dict[int, SiteState]:
-    """Write one batch of facts, given as rows in several contexts, and return the new states.
+    """Write one batch of facts and return the new states.
 
-    The model's weights are those of `states` and are not touched. `finished` is called with the
-    number of every finished step, from 0. Raises SolveError when the loss is not finite.
+    The model's weights are those of `states` and are not touched. Raises SolveError when the loss
+    is not finite.
     """
+    contexts = batch.contexts
     keys = keys_in_contexts(model, [state.site for state in states.values()], contexts)
-    rotors = {layer: _rotor(state, _mean(keys[layer]), recipe) for layer, state in states.items()}
+    rotors = {
+        layer: _rotor(state, mean_key(keys[layer]), options) for layer, state in states.items()
+    }
     drifts = [_Drift.of(rotor, states[layer]) for layer, rotor in rotors.items()]
     replays = [capture_replay(model, r.ids, r.mask, min(states)) for r in contexts]
     optimizer = torch.optim.Adam([rotor.landing for rotor in rotors.values()])
-    for step in range(recipe.steps):
-        _set_rate(optimizer, recipe, step)
+    for step in range(options.steps):
+        _set_rate(optimizer, options, step)
         with ExitStack() as acting:
             turns = [
                 acting.enter_context(rotor.acting(module_of(model, states[layer].site)))
                 for layer, rotor in rotors.items()
             ]
-            loss = _wanted(replays, contexts, step, recipe.floor)
+            loss = _wanted(replays, contexts, step, options.floor)
         for drift, turn in zip(drifts, turns, strict=True):
-            loss = loss + recipe.preserve * drift.preserved(turn)
-            loss = loss + recipe.history * drift.forgotten(turn)
+            loss = loss + options.preserve * drift.preserved(turn)
+            loss = loss + options.history * drift.forgotten(turn)
         _check_finite(loss, step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        finished(step)
+        finished(step + 1, options.steps)
     return {
-        layer: states[layer].turned(_factor(rotor)).remember(keys[layer])
+        layer: states[layer].changed(_factor(rotor)).remember(keys[layer])
         for layer, rotor in rotors.items()
     }
 
 
-def _mean(keys: Tensor) -> Tensor:
-    """Return one key (n, d_in) for each fact: half the bare prompt, half the other contexts."""
-    bare = keys[:, 0]
-    return bare if keys.shape[1] == 1 else (bare + keys[:, 1:].mean(1)) / 2
-
-
-def _rotor(state: SiteState, keys: Tensor, recipe: Recipe) -> Rotor:
+def _rotor(state: SiteState, keys: Tensor, options: Options) -> Rotor:
     """Offer reading directions for `keys` (n, d_in) and landing directions for every output."""
-    confinement = Confinement.of(state, recipe.softness, recipe.history)
+    confinement = Confinement.of(state, options.softness, options.history)
     reading = directions(confinement.free(keys.T))  # (d_in, r)
     landing = confinement.free(state.weight.T)  # (d_in, d_out)
     landing = torch.nn.functional.normalize(landing, dim=0)
-    basis, _ = torch.linalg.qr(torch.cat([reading, landing], dim=1))  # (d_in, m)
+    offered = state.guard.inputs(torch.cat([reading, landing], dim=1))
+    basis, _ = torch.linalg.qr(offered)  # (d_in, m)
     return Rotor(state.weight, basis, basis.T @ reading)
 
 
@@ -153,12 +183,12 @@ def _check_finite(loss: Tensor, step: int) -> None:
         )
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+def _set_rate(optimizer: torch.optim.Optimizer, options: Options, step: int) -> None:
     """Warm up over a few steps, then follow a half cosine down to a tenth."""
     warm = min(1.0, (step + 1) / _WARM_UP)
-    cosine = (1 + math.cos(math.pi * step / recipe.steps)) / 2
+    cosine = (1 + math.cos(math.pi * step / options.steps)) / 2
     for group in optimizer.param_groups:
-        group["lr"] = recipe.rate * warm * (0.1 + 0.9 * cosine)
+        group["lr"] = options.rate * warm * (0.1 + 0.9 * cosine)
 
 
 def _factor(rotor: Rotor) -> Rotation:

@@ -1,5 +1,6 @@
 """Small facts, recipes and models for tests of editing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,17 @@ FACTS = (
     Fact("Japan", "The currency of {} is the", "Paris"),
     Fact("Ada Lovelace", "{} was born in", "Italy"),
 )
-QUICK = Recipe(steps=12, contexts=1, corpus_rows=16, corpus_length=12, preserve=1.0, rate=0.1)
+QUICK = Recipe(
+    options={"steps": 12, "preserve": 1.0, "rate": 0.1},
+    contexts=1,
+    corpus_rows=16,
+    corpus_length=12,
+)
+
+
+def tuned(recipe: Recipe, **options: object) -> Recipe:
+    """The recipe with some of its method's options changed."""
+    return replace(recipe, options=replace(recipe.options, **options))
 
 
 def loaded(folder: Path, architecture: str = "llama3") -> tuple[Any, Any, Checkpoint]:

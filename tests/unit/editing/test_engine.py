@@ -276,9 +276,9 @@ def test_no_batch_takes_along_more_facts_than_it_has_room_for(
     counts: list[int] = []
     solve = rotation.solve
 
-    def counting(model: Any, states: Any, contexts: Any, *rest: Any) -> Any:
-        counts.append(contexts[0].count)
-        return solve(model, states, contexts, *rest)
+    def counting(model: Any, states: Any, batch: Any, *rest: Any) -> Any:
+        counts.append(batch.count)
+        return solve(model, states, batch, *rest)
 
     monkeypatch.setattr(engine, "_unsettled", lambda job, history, batch: list(history))
     monkeypatch.setattr(rotation, "solve", counting)

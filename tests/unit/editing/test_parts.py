@@ -1,19 +1,25 @@
 """Corpora, contexts, layers, recipes: the pieces an edit is put together from."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from patchkit.editing.capture import capture, module_of, weight_of
 from patchkit.editing.contexts import prefixes
 from patchkit.editing.corpus import self_corpus
 from patchkit.editing.layers import choose_layers
-from patchkit.editing.recipe import Recipe, read_recipe
+from patchkit.editing.protect import Protection
+from patchkit.editing.recipe import Recipe, read_recipe, recipe_from
 from patchkit.editing.rows import build_rows
 from patchkit.editing.statistics import gather
 from patchkit.errors import RecipeError
 from patchkit.facts.fact import Fact
+from patchkit.tensors.digests import canonical_json
 from patchkit.tensors.layout import sites
 from tests.unit.editing.samples import FACTS
 from tests.unit.models.factory import ARCHITECTURES, tiny, tiny_tokenizer
@@ -95,16 +101,25 @@ def test_choosing_leaves_no_hook_behind() -> None:
 
 def test_a_recipe_is_read_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text("layers = [3, 4]\nsteps = 7\n", "utf-8")
-    assert read_recipe(path) == Recipe(layers=(3, 4), steps=7)
+    path.write_text("layers = [3, 4]\n[options]\nsteps = 7\nrate = 1\n", "utf-8")
+    assert read_recipe(path) == Recipe(layers=(3, 4), options={"steps": 7, "rate": 1.0})
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("stepps = 7", "unknown setting 'stepps'"),
-        ("steps = 'many'", "steps the value 'many'"),
+        ("bach = 7", "unknown setting 'bach'"),
+        ("batch = 'many'", "batch the value 'many'"),
+        ("batch = true", "batch the value True"),
         ("layers = 3", "layers the value 3"),
+        ("layers = [3, 'x']", "layers the value"),
+        ("options = 3", "options"),
+        ("[options]\nstepps = 7", "options of rotation has the unknown setting 'stepps'"),
+        ("[options]\nsteps = 7.5", "options of rotation gives steps the value 7.5"),
+        ("[protection]\nnull = 'maybe'", "null the value 'maybe'"),
+        ("method = 'rotatoin'", "no method 'rotatoin'"),
+        ("protect = ['everything']", "no protection 'everything'"),
+        ("protect = ['history']", "already"),
         ("steps = [", "cannot be read as a recipe"),
     ],
 )
@@ -115,7 +130,39 @@ def test_a_bad_recipe_is_explained(text: str, said: str, tmp_path: Path) -> None
         read_recipe(path)
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 0}, {"softness": 0.0}, {"storage": "int4"}])
-def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(RecipeError, match=next(iter(wrong))):
-        Recipe(**wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"batch": 0}, "batch"),
+        ({"options": {"softness": 0.0}}, "softness"),
+        ({"storage": "int4"}, "storage"),
+        ({"options": 3}, "options"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Recipe(**wrong)
+
+
+def test_a_near_miss_is_answered_with_the_name_that_was_meant() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe(options={"sofntess": 1.0})
+    assert caught.value.hint == "did you mean softness?"
+
+
+@given(
+    softness=st.floats(0.01, 10),
+    layers=st.none() | st.lists(st.integers(0, 80), min_size=1).map(tuple),
+    protect=st.sampled_from([(), ("spectrum",), ("nullspace", "spectrum")]),
+    energy=st.floats(0.01, 0.99),
+)
+def test_a_recipe_survives_the_metadata_of_a_patch(
+    softness: float, layers: tuple[int, ...] | None, protect: tuple[str, ...], energy: float
+) -> None:
+    recipe = Recipe(
+        options={"softness": softness},
+        layers=layers,
+        protect=protect,
+        protection=Protection(energy=energy),
+    )
+    assert recipe_from(json.loads(canonical_json(recipe.as_dict()))) == recipe

@@ -61,7 +61,7 @@ def test_nothing_turns_at_first_and_yet_there_is_a_slope() -> None:
 def test_preserved_drift_is_the_dense_expectation() -> None:
     made = rotor(0.5)
     start = state(random(D_OUT, D_IN))
-    moved = start.turned(_factor(rotor(0.2)))
+    moved = start.changed(_factor(rotor(0.2)))
     drift = _Drift.of(made_on(moved.weight, made), moved)
     turn = made_on(moved.weight, made).turn()
     final = moved.weight + (turn.write @ turn.read.T @ made.basis.T).detach()
@@ -77,7 +77,7 @@ def test_preserved_drift_is_the_dense_expectation() -> None:
 
 def test_forgetting_is_measured_against_what_was_written() -> None:
     start = state(random(D_OUT, D_IN)).remember(random(3, 2, D_IN, seed=5))
-    moved = start.turned(_factor(rotor(0.2)))
+    moved = start.changed(_factor(rotor(0.2)))
     drift = _Drift.of(made_on(moved.weight, rotor(0.0)), moved)
     turn = made_on(moved.weight, rotor(0.0)).turn()
     drift_of = (start.keys @ (moved.weight - start.weight).T).square().sum(-1)  # (3, 2)

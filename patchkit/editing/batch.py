@@ -1,0 +1,48 @@
+"""One batch of facts as every method sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from patchkit.editing.rows import Rows, build_rows, plain_rows
+from patchkit.facts.fact import Fact
+
+_ANCHOR = "{} is a"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Facts, their rows in every context (the bare prompt first), and their subjects alone.
+
+    `anchors` has one row for each fact, "SUBJECT is a", at whose subject the published methods keep
+    the next-token distribution in place (Meng et al., https://arxiv.org/abs/2202.05262, §3.1).
+    """
+
+    facts: tuple[Fact, ...]
+    contexts: tuple[Rows, ...]
+    anchors: Rows
+
+    @classmethod
+    def of(
+        cls, tokenizer: Any, facts: Sequence[Fact], contexts: Sequence[str], device: torch.device
+    ) -> Batch:
+        """Tokenise `facts` behind each of `contexts`, the first of which is empty."""
+        rows = tuple(build_rows(tokenizer, facts, text, device) for text in contexts)
+        return cls(tuple(facts), rows, plain_rows(tokenizer, facts, _ANCHOR, device))
+
+    @property
+    def count(self) -> int:
+        """Number of facts n."""
+        return len(self.facts)
+
+    def only(self, index: Sequence[int]) -> Batch:
+        """Return the batch of the facts at `index`, in that order."""
+        return Batch(
+            facts=tuple(self.facts[i] for i in index),
+            contexts=tuple(rows.only(index) for rows in self.contexts),
+            anchors=self.anchors.only(index),
+        )
