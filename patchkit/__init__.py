@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from patchkit.patch.reader import read_info as read_info
     from patchkit.report import Check as Check
     from patchkit.report import Report as Report
+    from patchkit.runtime import Attachment as Attachment
+    from patchkit.runtime import attach as attach
+    from patchkit.runtime import attached as attached
     from patchkit.scoring.continuations import Continuation as Continuation
     from patchkit.scoring.continuations import continuation as continuation
     from patchkit.tensors.checkpoint import Checkpoint as Checkpoint
@@ -67,6 +70,9 @@ _HOME = {
     "apply_patches": "apply",
     "ApplyPlan": "apply",
     "ApplyReport": "apply",
+    "attach": "runtime",
+    "attached": "runtime",
+    "Attachment": "runtime",
     "BaseMismatch": "errors",
     "Check": "report",
     "Checkpoint": "tensors.checkpoint",

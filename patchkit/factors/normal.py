@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from patchkit.factors import Side
 from patchkit.factors.additive import Additive, AdditiveDense
 from patchkit.factors.kinds import Factor
 from patchkit.factors.mixing import Mixing
@@ -46,10 +47,11 @@ class Normal:
             return self._plus(factor.l.to(torch.float64), factor.f.to(torch.float64))
         if isinstance(factor, AdditiveDense):
             return replace(self, dense=(*self.dense, Term(factor.d)))
-        turn = Mixing.of(factor)
-        if factor.side == "input":
-            return self._turned_right(turn)
-        return self._turned_left(turn)
+        return self.turned(factor.side, Mixing.of(factor))
+
+    def turned(self, side: Side, turn: Mixing) -> Normal:
+        """Return this operation followed by a rotation of one side."""
+        return self._turned_right(turn) if side == "input" else self._turned_left(turn)
 
     def _turned_right(self, turn: Mixing) -> Normal:
         return replace(

@@ -26,8 +26,9 @@ ORDER = (
     "apply",
     "verify",
     "evaluate",
-    "hub",
+    "runtime",
     "export",
+    "hub",
     "bench",
 )
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path != LIBRARY / "__init__.py")
