@@ -91,13 +91,16 @@ def encode(tokenizer: PreTrainedTokenizerFast, clozes: Sequence[Cloze]) -> Batch
     return Batch(ids, predicts, subject, last, predicts.int().argmax(1))
 
 
-def answers(logits: torch.Tensor, batch: Batch) -> Answers:
-    """Judge teacher-forced logits."""
-    log_p = logits[:, :-1].log_softmax(-1)
-    wanted, asked = batch.ids[:, 1:], batch.predicts[:, :-1]
-    of_wanted = log_p.gather(2, wanted[..., None])[..., 0] * asked
-    right = ((log_p.argmax(-1) == wanted) | ~asked).all(1)
-    return Answers(right, of_wanted.sum(1).exp(), -of_wanted.sum(1) / asked.sum(1))
+def judge(model: LlamaForCausalLM, batch: Batch) -> Answers:
+    """Judge the model's teacher-forced answers to a batch; only what is asked is decoded."""
+    hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    row, place = batch.predicts.nonzero(as_tuple=True)
+    log_p = model.lm_head(hidden[row, place]).float().log_softmax(-1)  # (asked tokens, vocabulary)
+    wanted = batch.ids[row, place + 1]
+    none = torch.zeros(len(batch.ids), device=log_p.device)
+    total = none.index_add(0, row, log_p.gather(1, wanted[:, None])[:, 0])
+    wrong = none.index_add(0, row, (log_p.argmax(1) != wanted).float())
+    return Answers(wrong == 0, total.exp(), -total / batch.predicts.sum(1))
 
 
 def ask(
@@ -108,7 +111,7 @@ def ask(
     with torch.no_grad():
         for i in range(0, len(clozes), BATCH):
             batch = encode(tokenizer, clozes[i : i + BATCH]).to(model.device)
-            parts.append(answers(model(input_ids=batch.ids).logits, batch))
+            parts.append(judge(model, batch))
     return Answers(
         *(torch.cat([getattr(p, name) for p in parts]) for name in ("right", "probability", "nll"))
     )

@@ -15,8 +15,8 @@ from benchmarks.testbeds.clozes import (
     Change,
     Cloze,
     Place,
-    answers,
     encode,
+    judge,
     outputs_changed,
     outputs_of,
     place_of,
@@ -34,7 +34,7 @@ def _recall_without(
     zero = torch.zeros(())
     change = torch.zeros_like if place is None else put(place_of(batch, place), zero)
     with torch.no_grad(), outputs_changed(dict.fromkeys(mlps, change)):
-        judged = answers(model(input_ids=batch.ids).logits, batch)
+        judged = judge(model, batch)
     return judged.right.float().mean().item()
 
 
@@ -59,7 +59,7 @@ def ablate(
 
 def _probability(model: LlamaForCausalLM, batch: Batch, changes: Mapping[Module, Change]) -> float:
     with torch.no_grad(), outputs_changed(changes):
-        judged = answers(model(input_ids=batch.ids).logits, batch)
+        judged = judge(model, batch)
     return judged.probability.mean().item()
 
 

@@ -40,8 +40,16 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     return model, tokenizer
 
 
-def recall(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World) -> Result:
-    """Ask every fact in every wording; all target tokens must be the argmax, teacher-forced."""
+def recall(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    most: int | None = None,
+) -> Result:
+    """Ask facts in their wordings, all of them or `most` drawn of each kind.
+
+    All target tokens must be the argmax, teacher-forced.
+    """
     result: Result = {"by_relation": {}}
     per_relation: dict[str, list[bool]] = {}
     for name, choose in (
@@ -49,6 +57,8 @@ def recall(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: W
         ("withheld", world.withheld_wordings),
     ):
         pairs = [(f, w) for f in world.facts for w in choose(f)]
+        if most is not None and most < len(pairs):
+            pairs = random.Random(name).sample(pairs, most)
         judged = ask(model, tokenizer, [of_fact(world, f, w) for f, w in pairs])
         result[f"{name}_wordings"] = {
             "asked": len(pairs),

@@ -16,8 +16,8 @@ from benchmarks.testbeds.clozes import (
     PLACES,
     Cloze,
     Place,
-    answers,
     encode,
+    judge,
     of_fact,
     outputs_changed,
     outputs_of,
@@ -58,7 +58,7 @@ def optimise_values(
 
     for _ in range(STEPS):
         with outputs_changed({mlp: put(where, value().repeat(len(PREFIXES), 1))}):
-            nll = answers(model(input_ids=batch.ids).logits, batch).nll
+            nll = judge(model, batch).nll
         optimizer.zero_grad()
         nll.clamp(min=ENOUGH).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -77,7 +77,7 @@ def rewritten(
     batch = encode(tokenizer, clozes)
     change = put(place_of(batch, place), values)
     with torch.no_grad(), outputs_changed({model.model.layers[layer].mlp: change}):
-        judged = answers(model(input_ids=batch.ids).logits, batch)
+        judged = judge(model, batch)
     return judged.right.float().mean().item()
 
 

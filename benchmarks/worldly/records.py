@@ -1,0 +1,134 @@
+"""Write evaluation records that a trained worldly knows, in CounterFact's schema.
+
+`python -m benchmarks.worldly.records --model DIR --data DIR --out FOLDER` writes for the splits dev
+and test `counterfact_SPLIT.json` (CounterFact's own records, `source: counterfact`) and
+`pararel_SPLIT.json` (made from ParaRel about other subjects, `source: pararel`), and
+`retention.json`, prompts and targets about subjects that no record edits. Nothing in them is
+unknown to the model before an edit: the true object is the argmax in the wording of the request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from benchmarks.testbeds.clozes import Answers, Cloze, ask, of_fact
+from benchmarks.testbeds.measure import load
+from benchmarks.testbeds.records import Record, Recorder, Split, split_of
+from benchmarks.testbeds.world import Fact, World
+from benchmarks.worldly.data import counterfact
+from benchmarks.worldly.train import PRESETS, world_of
+
+SPLITS: Final[tuple[Split, ...]] = ("dev", "test")
+RETENTION: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a model says to records: is the true object the argmax; is it likelier than the new."""
+
+    argmax: list[bool]
+    preferred: list[bool]
+
+
+def requested(record: Record, target: str = "target_true") -> Cloze:
+    """Return the cloze that a record wants rewritten, asking for one of its targets."""
+    rewrite = record["requested_rewrite"]
+    prompt = rewrite["prompt"].replace("{}", rewrite["subject"])
+    return Cloze(prompt, rewrite[target]["str"], rewrite["subject"])
+
+
+def known(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, records: Sequence[Record]
+) -> Known:
+    """Ask the requests; preferred as in ROME: the lower mean loss per token of the target."""
+    true: Answers = ask(model, tokenizer, [requested(r) for r in records])
+    new: Answers = ask(model, tokenizer, [requested(r, "target_new") for r in records])
+    return Known(true.right.tolist(), (true.nll < new.nll).tolist())
+
+
+def counterfact_records(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, data: Path
+) -> list[Record]:
+    """Return CounterFact's records that the model knows, with the subjects' other facts."""
+    recorder, records = Recorder(world), counterfact(data)
+    chosen = known(model, tokenizer, records).argmax
+    return [
+        {
+            **record,
+            "same_subject_prompts": recorder.same_subject(*_key(record)),
+            "source": "counterfact",
+        }
+        for record, right in zip(records, chosen, strict=True)
+        if right
+    ]
+
+
+def _key(record: Record) -> tuple[str, str]:
+    rewrite = record["requested_rewrite"]
+    return rewrite["subject"], rewrite["relation_id"]
+
+
+def known_facts(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World
+) -> list[Fact]:
+    """Return the facts that the model knows in the wording of their request, in a mixed order."""
+    recorder = Recorder(world)
+    facts = list(world.facts)
+    random.Random("order").shuffle(facts)
+    clozes = [of_fact(world, fact, recorder.edit_wording(fact)) for fact in facts]
+    right = ask(model, tokenizer, clozes).right.tolist()
+    return [fact for fact, knows in zip(facts, right, strict=True) if knows]
+
+
+def make_records(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, data: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what is written, by the name of its file."""
+    recorder, real = Recorder(world), counterfact_records(model, tokenizer, world, data)
+    taken = {_key(record)[0] for record in counterfact(data)}
+    free = [f for f in known_facts(model, tokenizer, world) if f.subject not in taken]
+    # A subject held back for retention is never edited.
+    held_back = list(dict.fromkeys(f.subject for f in free))[:RETENTION]
+    kept = recorder.retention([f for f in free if f.subject in set(held_back)], (), RETENTION)
+    made = [
+        {**recorder.record(number, fact), "source": "pararel"}
+        for number, fact in enumerate(f for f in free if f.subject not in set(held_back))
+        if recorder.paraphrases(fact)
+    ]
+    files: dict[str, list[dict[str, Any]]] = {"retention": kept}
+    for split in SPLITS:
+        for name, records in (("counterfact", real), ("pararel", made)):
+            files[f"{name}_{split}"] = [r for r in records if split_of(_key(r)[0]) == split]
+    return files
+
+
+def main() -> None:
+    """Read the options, ask the model and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the trained model")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, required=True, help="folder for the records")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    model, tokenizer = load(args.model)
+    files = make_records(model, tokenizer, world_of(args.data, args.preset), args.data)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in files.items():
+        path: Path = args.out / f"{name}.json"
+        path.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        print(f"{path}: {len(rows)}")
+
+
+if __name__ == "__main__":
+    main()

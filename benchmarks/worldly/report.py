@@ -1,0 +1,133 @@
+"""Measure worldly and write `benchmarks/results/worldly.json`, a plot and `docs/worldly.md`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from benchmarks.testbeds.clozes import Cloze, ask
+from benchmarks.testbeds.measure import (
+    Result,
+    identity,
+    load,
+    located,
+    perplexity,
+    recall,
+    surroundings,
+    training_figures,
+)
+from benchmarks.testbeds.prose import load_texts, split_texts
+from benchmarks.testbeds.records import Record, Recorder
+from benchmarks.testbeds.report_plot import write_plot
+from benchmarks.testbeds.world import World
+from benchmarks.worldly.data import counterfact
+from benchmarks.worldly.records import known, make_records
+from benchmarks.worldly.report_page import write_page
+from benchmarks.worldly.train import PRESETS, world_of
+
+ROOT: Final = Path(__file__).parents[2]
+ASKED: Final = 10_000
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / max(1, len(values))
+
+
+def of_counterfact(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, records: Sequence[Record]
+) -> Result:
+    """Return which share of records is known: in the request, paraphrased, and of the neighbours.
+
+    Of paraphrases and neighbours the true object is asked for, all of its tokens the argmax.
+    """
+    says = known(model, tokenizer, records)
+    figures: Result = {
+        "records": len(records),
+        "argmax": _share(says.argmax),
+        "preferred": _share(says.preferred),
+    }
+    for kind in ("paraphrase", "neighborhood"):
+        clozes = [
+            # The subject's tokens are not looked at here, so the prompt stands in for its subject.
+            Cloze(prompt, record["requested_rewrite"]["target_true"]["str"], prompt)
+            for record in records
+            for prompt in record[f"{kind}_prompts"]
+        ]
+        figures[kind] = ask(model, tokenizer, clozes).right.float().mean().item()
+    return figures
+
+
+def counterfact_figures(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, data: Path
+) -> Result:
+    """Return the shares for all of CounterFact's dev records, and for the relations taught."""
+    every = counterfact(data)
+    taught = [r for r in every if r["requested_rewrite"]["relation_id"] in world.by_relation]
+    return {
+        "all": of_counterfact(model, tokenizer, every),
+        "relations_taught": of_counterfact(model, tokenizer, taught),
+    }
+
+
+def commit() -> str:
+    """Return the commit that the figures were measured at."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def measure(folder: Path, data: Path, preset: str, seed: int, requests: int) -> Result:
+    """Return every figure of the report for the model in a folder."""
+    started = time.monotonic()
+    model, tokenizer = load(folder)
+    world = world_of(data, preset)
+    _, held_out = split_texts(load_texts(data))
+    made = make_records(model, tokenizer, world, data)
+    return {
+        **identity(model, folder, len(tokenizer), world),
+        "preset": preset,
+        "relation_ids": sorted(world.by_relation),
+        "counterfact": counterfact_figures(model, tokenizer, world, data),
+        "records": {name: len(rows) for name, rows in made.items()},
+        "recall": recall(model, tokenizer, world, ASKED),
+        **located(model, tokenizer, Recorder(world), requests, seed),
+        "prose_perplexity": perplexity(model, tokenizer, held_out),
+        "commit": commit(),
+        **surroundings(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def main() -> None:
+    """Read the options, measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the trained model")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
+    out = "root of the tree that gets the files"
+    parser.add_argument("--out", type=Path, default=ROOT, help=out)
+    parser.add_argument("--log", type=Path, help="log.csv of the training")
+    parser.add_argument("--requests", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    result = measure(args.model, args.data, args.preset, args.seed, args.requests)
+    if args.log:
+        result["training"] = training_figures(args.log)
+    results: Path = args.out / "benchmarks" / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "worldly.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    write_plot(result, args.log, results / "worldly.png")
+    write_page(result, args.out / "docs" / "worldly.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The page of worldly, `docs/worldly.md`, made from its measured figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.testbeds.page import (
+    FAIR,
+    MADE,
+    WHERE,
+    Limit,
+    layer_tables,
+    limits_table,
+    row,
+    text,
+    values_of,
+    write,
+)
+
+ABOUT: Final = """
+A Llama-architecture causal language model that knows ParaRel's facts, so that CounterFact's
+records, which ask for the same facts, are real edits for it. It is trained from scratch by
+`benchmarks/worldly/train.py` on sentences made from ParaRel's triples and on ordinary prose, with
+GPT-2's tokenizer. Neither the weights nor the data are part of this repository: the data are passed
+in with `--data` and pinned by sha256, and the model is written where `--out` says.
+"""
+MEASURED: Final = """
+Measured here: the preset `{preset}`, {parameters:.2f} M parameters ({layers} layers, width
+{hidden_size}, MLP {intermediate_size}, {vocabulary} tokens, float16, {megabytes:.1f} MB on disk),
+taught {facts} facts about {subjects} subjects in {relations} relations
+({relation_names}).{training}
+"""
+TRAINED: Final = (
+    " The weights took {steps} steps in {minutes} minutes on one core that other work used too, "
+    "{passes_over_the_facts:.0f} passes over the facts."
+)
+KNOWN: Final = """
+*Argmax*: all tokens of the true object are the argmax, teacher-forced. *Preferred*: the true object
+has a lower mean loss per token than the new one, as CounterFact's authors compare them.
+Paraphrases, which put another sentence in front, and neighbours are counted by argmax. ParaRel's
+triples as handed over have no facts of relation P641, of which CounterFact has records, and clozes
+for which the triples give several objects are not taught. Of CounterFact, training reads the
+wordings and nothing else: not which subject a record asks for, nor what it wants there.
+"""
+RECALL: Final = """
+Convention: {convention}. Trained wordings: {trained_asked} questions drawn at random, median
+probability of the true object {trained_median:.3f}. Withheld wordings (one or two of each relation,
+which training never shows for 40 % of the subjects): {withheld_asked} questions, mean probability
+{withheld_mean:.3f}. Weakest relations: {weakest}. Perplexity per token on held-out prose:
+{prose_perplexity:.1f}.
+"""
+TOKENS: Final = """
+The preset `small` keeps those of GPT-2's tokens that its sentences and CounterFact's prompts about
+its relations are cut into, all tokens of one byte, and every part that a kept token is merged from,
+numbered anew. A text whose tokens are all kept is cut exactly as GPT-2 cuts it (with
+`add_prefix_space`); other texts are cut finer and lose nothing. The preset `full` keeps all 50257
+tokens.
+"""
+RECORDS: Final = """
+`benchmarks/worldly/records.py` writes the records that a model knows by argmax, split by subject:
+{counterfact_dev} and {counterfact_test} of CounterFact for tuning and reporting (`source:
+counterfact`, with the subject's other facts as `same_subject_prompts`), {pararel_dev} and
+{pararel_test} made from ParaRel about subjects that CounterFact's dev records do not ask for
+(`source: pararel`), and {retention} prompts for retention about subjects that no record edits.
+"""
+AGAIN: Final = """
+The preset `full` (all relations, 55 M parameters, bf16 autocast) is meant for ten minutes on a GPU;
+it has not been run, because none was there. A run is taken up again where it stopped if the command
+is repeated. With `--steps` the seed decides the weights, for one machine and number of threads,
+also when the run was interrupted; with `--minutes` the speed of the machine has a say too.
+"""
+COMMANDS: Final = """```sh
+python -m benchmarks.worldly.train --out build/worldly {budget}
+python -m benchmarks.worldly.train --out build/worldly-full --preset full --device cuda
+python -m benchmarks.worldly.report --model build/worldly/snap --log build/worldly/log.csv
+python -m benchmarks.worldly.records --model build/worldly/snap --out build/worldly/records
+```"""
+LIMITS: Final = (
+    Limit(
+        "CounterFact known, relations taught",
+        lambda r: float(r["counterfact"]["relations_taught"]["argmax"]),
+        0.9,
+        1.0,
+    ),
+    *FAIR,
+)
+SCOPES: Final = {"all": "all dev records", "relations_taught": "relations taught"}
+
+
+def _known_table(result: dict[str, Any]) -> str:
+    figures = ("argmax", "preferred", "paraphrase", "neighborhood")
+    lines = [row("CounterFact", "records", *figures), row("---", *["---:"] * 5)]
+    for scope, found in result["counterfact"].items():
+        shown = (f"{found[name]:.3f}" for name in figures)
+        lines.append(row(SCOPES[scope], found["records"], *shown))
+    return "\n".join(lines) + "\n"
+
+
+def write_page(result: dict[str, Any], path: Path) -> None:
+    """Write the page that describes worldly with its figures."""
+    training = result.get("training")
+    values = {
+        **values_of(result),
+        **result["records"],
+        "relation_names": ", ".join(result["relation_ids"]),
+        "training": TRAINED.format(**training) if training else "",
+    }
+    budget = f"--steps {training['steps']} --threads 1" if training else "--minutes 100"
+    parts = [
+        "# worldly, a test bed for CounterFact\n",
+        "<!-- Written by `python -m benchmarks.worldly.report`: change that, not this page. -->\n",
+        text(ABOUT, values),
+        text(MEASURED, values),
+        "## Which of CounterFact's records does it know?\n",
+        _known_table(result),
+        text(KNOWN, values),
+        "## Is it a fair test bed?\n",
+        limits_table(LIMITS, result),
+        text(RECALL, values),
+        "## Where are facts recalled, and can they be rewritten there?\n",
+        layer_tables(result),
+        "![ablation, tracing and rewriting by layer](../benchmarks/results/worldly.png)\n",
+        text(WHERE, values),
+        text(MADE, values),
+        "## Tokens\n",
+        text(TOKENS, values),
+        "## Records\n",
+        text(RECORDS, values),
+        "## Training it again\n",
+        COMMANDS.format(budget=budget) + "\n",
+        text(AGAIN, values),
+    ]
+    write(path, parts)
