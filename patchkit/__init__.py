@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from patchkit.apply import plan_apply as plan_apply
     from patchkit.base import load_model as load_model
     from patchkit.base import load_tokenizer as load_tokenizer
+    from patchkit.compose import ComposeReport as ComposeReport
+    from patchkit.compose import Composition as Composition
+    from patchkit.compose import Part as Part
+    from patchkit.compose import compose as compose
     from patchkit.editing import Edit as Edit
     from patchkit.editing import EditPlan as EditPlan
     from patchkit.editing import EditReport as EditReport
@@ -77,6 +81,9 @@ _HOME = {
     "Check": "report",
     "Checkpoint": "tensors.checkpoint",
     "CheckpointError": "errors",
+    "compose": "compose",
+    "ComposeReport": "compose",
+    "Composition": "compose",
     "Continuation": "scoring.continuations",
     "continuation": "scoring.continuations",
     "Edit": "editing",
@@ -94,6 +101,7 @@ _HOME = {
     "load_model": "base",
     "load_tokenizer": "base",
     "OutputError": "errors",
+    "Part": "compose",
     "Patch": "patch.patch",
     "PatchInfo": "patch.reader",
     "PatchkitError": "errors",

@@ -26,6 +26,7 @@ ORDER = (
     "apply",
     "verify",
     "evaluate",
+    "compose",
     "runtime",
     "export",
     "hub",
