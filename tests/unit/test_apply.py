@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+from math import ceil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from patchkit.apply import apply_patches, lock, plan_apply
+from patchkit.apply import apply_patches, lock, plan_apply, shards
 from patchkit.apply import weights as apply_weights
 from patchkit.factors.action import Factor, dense
 from patchkit.models import atlas_path
@@ -22,7 +23,9 @@ from tests.unit.tensors.folders import (
     D_OUT,
     LINEAR,
     additive,
+    additive_dense,
     rotation,
+    rotation_blocks,
     weights,
     write_folder,
     write_patch,
@@ -32,6 +35,8 @@ DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 FACTORS: list[list[Factor]] = [
     [rotation("input", D_IN, 1)],
     [rotation("output", D_OUT, 2), additive(3), rotation("input", D_IN, 4)],
+    [rotation_blocks("output", D_OUT, 5, 1), rotation_blocks("input", D_IN, 6, 4)],
+    [rotation_blocks("input", D_IN, 7), additive_dense(8), rotation("output", D_OUT, 9)],
 ]
 
 
@@ -76,15 +81,29 @@ def outside(folder: Path, names: list[str]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("shards", [1, 3], ids=["single", "sharded"])
-@pytest.mark.parametrize("layout", ["linear", "conv1d"])
+@pytest.mark.parametrize(
+    ("layout", "pair"),
+    [
+        ("linear", FACTORS[:2]),
+        ("linear", FACTORS[2:]),
+        ("conv1d", FACTORS[:2]),
+        ("conv1d", FACTORS[2:]),
+    ],
+    ids=["linear", "linear blocks", "conv1d", "conv1d blocks"],
+)
 def test_the_output_is_the_product_rounded_once(
-    tmp_path: Path, dtype: torch.dtype, shards: int, layout: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    dtype: torch.dtype,
+    shards: int,
+    layout: str,
+    pair: list[list[Factor]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(apply_weights, "_BLOCK", 500)  # three rows at a time
     conv = layout == "conv1d"
     before, names = weights(dtype, conv=conv), (CONV if conv else LINEAR)[:2]
     base = write_folder(tmp_path / "base", before, shards=shards)
-    factors = dict(zip(names, FACTORS, strict=True))
+    factors = dict(zip(names, pair, strict=True))
     digest = write_patch(tmp_path / "p", base, factors)
     untouched = contents(base)
 
@@ -182,7 +201,35 @@ def test_the_lock_says_all_and_depends_on_nothing_else(tmp_path: Path) -> None:
     tensor = found["tensors"][LINEAR[1]]
     assert tensor["before"] == base.digest(LINEAR[1])
     assert tensor["after"] == out.digest(LINEAR[1])
-    assert sorted(found["shards"].values()) == ["rewritten", "unchanged"]
+    nothing = {"before": None, "after": None}
+    shard = out.tensor(LINEAR[1]).shard
+    assert found["shards"].pop(shard) == {"state": "rewritten", **nothing}
+    assert list(found["shards"].values()) == [{"state": "unchanged", **nothing}]
+
+
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("edited", [LINEAR[:1], LINEAR[::2], LINEAR])
+def test_digests_of_whole_files_are_those_of_the_files(
+    tmp_path: Path, edited: list[str], shares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shares:  # as a file system with reflinks does
+
+        def cloned(source: Path, target: Path) -> bool:
+            target.write_bytes(source.read_bytes())
+            return True
+
+        monkeypatch.setattr(shards, "create", cloned)
+    base = write_folder(tmp_path / "base", weights(torch.float32), shards=2)
+    write_patch(tmp_path / "p", base, dict.fromkeys(edited, FACTORS[1]))
+    apply_patches(base, [tmp_path / "p"], tmp_path / "plain")
+    apply_patches(base, [tmp_path / "p"], tmp_path / "out", file_digests=True)
+    found = lock.read_lock(tmp_path / "out")
+    assert found is not None
+    for name, shard in found.shards.items():
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+        if shard.state == "rewritten":
+            assert shard.before == file_digest(base / name)
+            assert shard.after == file_digest(tmp_path / "out" / name) != shard.before
 
 
 def test_a_moved_pair_of_folders_still_belongs_together(tmp_path: Path) -> None:
@@ -208,6 +255,11 @@ def test_a_plan_reads_headers_and_says_what_will_happen(tmp_path: Path) -> None:
     assert plan.bytes_total == sum(path.stat().st_size for path in base.iterdir())
     assert plan.memory_bytes == 300_000_000
     assert plan.tensors[0].dimensions == 4 + 2 + 4
+    write_patch(tmp_path / "q", base, {LINEAR[1]: FACTORS[2], LINEAR[2]: FACTORS[3][:2]})
+    blocks, added = plan_apply(base, [tmp_path / "q"]).tensors
+    whole, parts = 11 * D_OUT**2 + D_OUT * D_IN, D_IN * 5 + 10 * 5**2
+    assert blocks.dimensions == ceil(whole / D_IN) + ceil(parts / D_IN)
+    assert added.dimensions == ceil((D_IN * 10 + 10 * 10**2) / D_IN) + D_OUT // 2
     report = apply_patches(base, [tmp_path / "p"], tmp_path / "out")
     assert report.shards["rewritten"] == len(plan.rewritten)
 

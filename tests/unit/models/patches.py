@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedModel
 
 from patchkit.factors.action import Factor
-from patchkit.factors.additive import Additive
+from patchkit.factors.additive import Additive, AdditiveDense
+from patchkit.factors.blocks import RotationBlocks
 from patchkit.factors.rotation import Rotation
 from patchkit.patch.drafts import TensorDraft
 from patchkit.patch.metadata import BaseMeta
@@ -25,7 +26,7 @@ def random_patch(
     after: Sequence[str] = (),
     scale: float = 0.3,
 ) -> Patch:
-    """A patch of all sites: both sides rotated, and an additive factor on the last one."""
+    """A patch of all sites: both sides rotated, and the other kinds of factor on the last one."""
     generator = torch.Generator().manual_seed(seed)
     found = sites(model) if found is None else found
     drafts = {site.tensor: _draft(model, site, generator, scale) for site in found}
@@ -46,5 +47,8 @@ def _draft(
     ]
     if site.layer == 2:
         factors.append(Additive(normal(site.d_out, 1), normal(1, site.d_in)))
+        n = site.d_in // 2
+        factors.append(RotationBlocks("input", normal(2, n * (n - 1) // 2) / n**0.5))
+        factors.append(AdditiveDense(normal(site.d_out, site.d_in) / 10))
     digest = bytes_digest(tensor_bytes(weight))
     return TensorDraft(site.shape, dtype_name(weight.dtype), site.layout, digest, factors)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from patchkit.factors.additive import Additive
+from patchkit.factors.additive import Additive, AdditiveDense
+from patchkit.factors.blocks import RotationBlocks
 from patchkit.factors.rotation import Rotation
 from patchkit.patch import packing
 from patchkit.patch.drafts import Storage, TensorDraft
@@ -28,7 +29,7 @@ ZERO = "sha256:" + "0" * 64
 
 
 def sample(storage: Storage = "float32", *, additive: bool = True) -> Patch:
-    """Two tensors, both layouts, both sides, facts, and possibly an additive factor."""
+    """Two tensors, both layouts, both sides, facts; without `additive` only rotations."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -44,7 +45,12 @@ def sample(storage: Storage = "float32", *, additive: bool = True) -> Patch:
         ),
         CONV: TensorDraft(
             (8, 6), "F32", "conv1d", bytes_digest(b"two"),
-            [Rotation("output", normal(6, 3), normal(6, 3))],
+            [
+                Rotation("output", normal(6, 3), normal(6, 3)),
+                RotationBlocks("input", normal(2, 6)),
+                *([AdditiveDense(normal(6, 8))] if additive else []),
+                RotationBlocks("output", normal(1, 15)),
+            ],
         ),
     }  # fmt: skip
     base = BaseMeta("atlas", None, ZERO)

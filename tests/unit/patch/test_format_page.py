@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from patchkit.factors import Kind
 from patchkit.factors.action import dense
 from patchkit.patch.patch import Patch, Storage
 from patchkit.patch.reader import read_info
@@ -51,9 +53,12 @@ def test_every_key_of_the_metadata_is_on_the_page(page: str) -> None:
     listed = set(re.findall(r"^\| `([a-z_0-9.\[\]]+)`", page, flags=re.M))
     tensor = fields["tensors"][LINEAR]  # type: ignore[index]
     keys = {*fields, *tensor, *(f"base.{key}" for key in fields["base"])}  # type: ignore[union-attr]
-    keys |= {f"factors[].{key}" for factor in tensor["factors"] for key in factor}
+    both = [*tensor["factors"], *fields["tensors"][CONV]["factors"]]  # type: ignore[index]
+    keys |= {f"factors[].{key}" for factor in both for key in factor}
     keys |= {f"facts.{key}" for key in fields["facts"]}  # type: ignore[union-attr]
     assert keys <= listed
+    assert {factor["kind"] for factor in both} == set(get_args(Kind))
+    assert all(f"`{kind}`" in page for kind in get_args(Kind))
 
 
 def test_the_seal_is_what_the_page_says() -> None:

@@ -83,6 +83,20 @@ METADATA = {
     "unknown side": (put(f"tensors|{CONV}|factors|0|side", "left"), "'input' or 'output'"),
     "rank above half the side": (put(f"tensors|{CONV}|factors|0|rank", 4), "3 is the most"),
     "rank of zero": (put(f"tensors|{CONV}|factors|0|rank", 0), "an integer from 1"),
+    "rank of blocks": (put(f"tensors|{CONV}|factors|1|rank", 3), "rank 3; 4 is that of its shape"),
+    "rank of a dense sum": (put(f"tensors|{CONV}|factors|2|rank", 5), "rank 5; 6 is that of its"),
+    "blocks that do not divide the side": (
+        put(f"tensors|{CONV}|factors|1|blocks", 3),
+        "has 3 blocks, and a side of 8 is not as many equal blocks",
+    ),
+    "blocks of one": (put(f"tensors|{CONV}|factors|1|blocks", 8), "equal blocks of at least 2"),
+    "blocks of zero": (put(f"tensors|{CONV}|factors|1|blocks", 0), "blocks should be an integer"),
+    "no blocks": (put(f"tensors|{CONV}|factors|1|kind", "rotation"), "has the key 'blocks'"),
+    "blocks that the data does not have": (
+        put(f"tensors|{CONV}|factors|1|blocks", 4),
+        r"has shape \(2, 6\), and \(4, 1\) is described",
+    ),
+    "dense sum with a side": (put(f"tensors|{CONV}|factors|2|side", "input"), "has the key 'side'"),
     "rank that the data does not have": (
         put(f"tensors|{CONV}|factors|0|rank", 2),
         r"has shape \(6, 3\), and \(6, 2\) is described",
@@ -249,8 +263,8 @@ def test_oversized_header_is_refused_unread() -> None:
 
 def test_huge_declared_shape_in_a_small_file_allocates_nothing() -> None:
     def change(fields: dict[str, object]) -> None:
-        put(f"tensors|{CONV}|shape", [2**31 - 1, 2**31 - 1])(fields)
-        put(f"tensors|{CONV}|factors|0|rank", 2**30 - 1)(fields)
+        put(f"tensors|{LINEAR}|shape", [2**31 - 1, 2**31 - 1])(fields)
+        put(f"tensors|{LINEAR}|factors|0|rank", 2**30 - 1)(fields)
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(FormatError, match="has shape"):
@@ -281,5 +295,5 @@ def test_too_many_tensors() -> None:
         tensor = fields["tensors"][LINEAR]  # type: ignore[index]
         tensor["factors"] = tensor["factors"][:1] * 2048
 
-    with pytest.raises(FormatError, match="4098 tensors; 4095 are allowed"):
+    with pytest.raises(FormatError, match="4101 tensors; 4095 are allowed"):
         read_info(with_metadata(GOOD, change))

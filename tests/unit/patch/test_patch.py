@@ -36,7 +36,7 @@ def test_tensors_are_named_typed_and_aligned(storage: Storage) -> None:
     factors = {name: t for name, t in info.header.tensors.items() if name != "patchkit.facts"}
     assert set(factors) == {
         f"{LINEAR}/0/x", f"{LINEAR}/0/y", f"{LINEAR}/1/f", f"{LINEAR}/1/l",
-        f"{CONV}/0/x", f"{CONV}/0/y",
+        f"{CONV}/0/x", f"{CONV}/0/y", f"{CONV}/1/s", f"{CONV}/2/d", f"{CONV}/3/s",
     }  # fmt: skip
     size = 4 if storage == "float32" else 2
     assert all(tensor.start % size == 0 for tensor in factors.values())

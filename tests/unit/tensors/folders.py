@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from patchkit.factors.action import Factor
-from patchkit.factors.additive import Additive
+from patchkit.factors.additive import Additive, AdditiveDense
+from patchkit.factors.blocks import RotationBlocks
 from patchkit.factors.rotation import Rotation
 from patchkit.patch.metadata import BaseMeta
 from patchkit.patch.patch import Patch, TensorDraft, build_patch
@@ -65,6 +66,20 @@ def additive(seed: int, rank: int = 2) -> Additive:
         torch.randn(D_OUT, rank, generator=generator) / 4,
         torch.randn(rank, D_IN, generator=generator) / 4,
     )
+
+
+def rotation_blocks(side: str, size: int, seed: int, blocks: int = 2) -> RotationBlocks:
+    """A rotation in equal blocks of some tenths of a radian."""
+    generator = torch.Generator().manual_seed(seed)
+    n = size // blocks
+    s = torch.randn(blocks, n * (n - 1) // 2, generator=generator) / n
+    return RotationBlocks(side, s)  # type: ignore[arg-type]
+
+
+def additive_dense(seed: int) -> AdditiveDense:
+    """A dense sum of a tenth of the size of the weights."""
+    generator = torch.Generator().manual_seed(seed)
+    return AdditiveDense(torch.randn(D_OUT, D_IN, generator=generator) / 10)
 
 
 def write_patch(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from patchkit.errors import CheckpointError, FormatError
-from patchkit.factors.action import dense
+from patchkit.factors.action import Factor, dense
 from patchkit.factors.rotation import Rotation
 from patchkit.patch.patch import Patch
 from patchkit.report import Report
@@ -19,7 +19,9 @@ from tests.unit.tensors.folders import (
     CONV,
     LINEAR,
     additive,
+    additive_dense,
     rotation,
+    rotation_blocks,
     weights,
     write_folder,
     write_patch,
@@ -95,15 +97,43 @@ def test_norm_and_condition_are_of_the_edited_weights(tmp_path: Path) -> None:
     assert report["norm"].tensor == LINEAR[0]
 
 
-def test_additive_factors_break_the_promises(tmp_path: Path) -> None:
+@pytest.mark.parametrize("extra", [additive(1), additive_dense(1)], ids=["low rank", "dense"])
+def test_additive_factors_break_the_promises(tmp_path: Path, extra: Factor) -> None:
     base = write_folder(tmp_path / "base", weights(torch.float32))
     path = tmp_path / "p.safetensors"
-    write_patch(path, base, {LINEAR[0]: [rotation("input", 20, 1)], LINEAR[1]: [additive(1)]})
+    write_patch(path, base, {LINEAR[0]: [rotation("input", 20, 1)], LINEAR[1]: [extra]})
     report = verify_patch(path)
     assert {check.name for check in report.failed} == {"orthogonality", "norm", "condition"}
     assert all(check.tensor == LINEAR[1] for check in report.failed)
     assert report["orthogonality"].value is None
     assert "additive" in report["orthogonality"].detail
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rotations_in_blocks_keep_the_promises(
+    tmp_path: Path, dtype: torch.dtype, conv: bool
+) -> None:
+    base = write_folder(tmp_path / "base", weights(dtype, conv=conv))
+    path = tmp_path / "p.safetensors"
+    whole, parts = rotation_blocks("output", 12, 1, 1), rotation_blocks("input", 20, 2, 5)
+    names = CONV if conv else LINEAR
+    write_patch(path, base, {names[0]: [whole], names[1]: [parts], names[2]: [parts, whole]})
+    report = verify_patch(path, base)
+    assert report.ok
+    assert report["condition"].detail == "singular values computed"
+
+
+def test_rounding_of_blocks_counts_all_directions(tmp_path: Path) -> None:
+    base = write_folder(tmp_path / "base", weights(torch.bfloat16))
+    path = tmp_path / "p.safetensors"
+    factor = rotation_blocks("input", 20, 1, 1)
+    write_patch(path, base, {LINEAR[0]: [factor]})
+    before = weights(torch.bfloat16)[LINEAR[0]].double()
+    after = dense(before, [factor], "linear")
+    noise = after.to(torch.bfloat16).double() - after
+    wanted = float(noise.norm() / (after - before).norm())
+    assert verify_patch(path, base)["rounding"].value == pytest.approx(wanted, rel=1e-3)
 
 
 def test_another_base(tmp_path: Path) -> None:
