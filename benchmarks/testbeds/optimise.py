@@ -72,7 +72,7 @@ def _label_loss(logits: torch.Tensor, wanted: torch.Tensor, objects: torch.Tenso
 
 
 @contextmanager
-def _only_at(mlp: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
+def only_at(mlp: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
     """Run the last MLP at the places that are asked; behind it nothing reads the other ones."""
     whole = mlp.forward
 
@@ -98,7 +98,7 @@ def loss_of(model: LlamaForCausalLM, readout: Readout, rows: Rows, draws: Draws)
     with (
         torch.autocast(device, torch.bfloat16),
         shielded(model, rows.names, draws.shields),
-        _only_at(model.model.layers[-1].mlp, functional.pad(asked, (0, 1))),
+        only_at(model.model.layers[-1].mlp, functional.pad(asked, (0, 1))),
     ):
         hidden = model.model(input_ids=rows.ids, use_cache=False).last_hidden_state[:, :-1]
         logits = model.lm_head(hidden[asked])

@@ -59,7 +59,7 @@ def read_wordings(data: Path) -> dict[str, tuple[str, ...]]:
     return {r: tuple(sorted(w, key=lambda x: (unit_hash(x), x))) for r, w in sorted(found.items())}
 
 
-def _ambiguous(facts: Sequence[Fact], wordings: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+def ambiguous(facts: Sequence[Fact], wordings: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
     """Return the clozes for which the triples give more than one object."""
     objects: dict[str, set[str]] = defaultdict(set)
     for fact in facts:
@@ -83,6 +83,6 @@ def make_world(data: Path, relations: Sequence[str] | None) -> World:
         )
     )
     withheld = {relation: _withheld(found) for relation, found in wordings.items()}
-    world = World(every, wordings, withheld, _ambiguous(every, wordings))
+    world = World(every, wordings, withheld, ambiguous(every, wordings))
     taught = tuple(fact for fact in every if world.trained_wordings(fact))
     return World(taught, wordings, withheld, world.ambiguous)
