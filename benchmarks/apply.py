@@ -257,7 +257,7 @@ def rewritten_by(base: Path, patch: Path) -> set[str]:
 def rewritten_shards(out: Path) -> list[str]:
     lock = read_lock(out)
     assert lock is not None
-    return [name for name, state in lock.shards.items() if state == "rewritten"]
+    return [name for name, shard in lock.shards.items() if shard.state == "rewritten"]
 
 
 def run(code: str, *arguments: str) -> str:

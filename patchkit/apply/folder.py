@@ -5,20 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patchkit.apply.lock import Lock, LockedPatch, LockedTensor, locked_base, relative_path
+from patchkit.apply.lock import (
+    Lock,
+    LockedPatch,
+    LockedShard,
+    LockedTensor,
+    locked_base,
+    relative_path,
+)
 from patchkit.apply.plan import ApplyPlan, plan_apply
+from patchkit.apply.restored import restored_base
+from patchkit.apply.shards import Choices, Filled, ShardWriter
 from patchkit.errors import BaseMismatch, OutputError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.patch.writing import write_atomically
-from patchkit.tensors.clone import can_reflink, create, fill
-from patchkit.tensors.rewrite import LOCK, RangeWriter, check_place, staged_folder
+from patchkit.tensors.checkpoint import Checkpoint
+from patchkit.tensors.clone import can_reflink
+from patchkit.tensors.digests import json_digest
+from patchkit.tensors.journal import Journal
+from patchkit.tensors.rewrite import LOCK, UNDO, check_place, staged_folder
 
 Digests = Mapping[str, str]
 
@@ -27,7 +39,8 @@ Digests = Mapping[str, str]
 class ApplyReport:
     """What was written where; sizes in bytes.
 
-    `shards` counts those `rewritten`, `cloned` (sharing storage with the base) and `copied`.
+    `shards` counts those `rewritten`, `cloned` (sharing storage with the base) and `copied`;
+    `resumed` are those of them that an earlier run had finished.
     `other_base` names edited tensors whose base bytes were not those the patch was made for.
     `peak_memory_bytes` is of the whole process so far, None where the system does not tell.
     """
@@ -38,6 +51,7 @@ class ApplyReport:
     tensors_changed: int
     tensors_total: int
     shards: Mapping[str, int]
+    resumed: tuple[str, ...]
     left_out: tuple[str, ...]
     other_base: tuple[str, ...]
     bytes_changed: int
@@ -53,47 +67,111 @@ def apply_patches(
     *,
     allow_other_base: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
+    link: bool = False,
+    file_digests: bool = False,
+    undo: bool = False,
+    threads: int | None = None,
     progress: Progress = SILENT,
 ) -> ApplyReport:
     """Write a copy of the folder `base` with patches applied in order, and its lock file.
 
     Edited byte ranges are the only difference. Every edited tensor's digest is compared with the
     patch before anything is written; `allow_other_base` goes on where they differ. `out` appears
-    whole or not at all; `overwrite` replaces a model there. Memory as `ApplyPlan.memory_bytes`.
+    whole or not at all; `overwrite` replaces a model there, `resume` goes on with what a killed
+    run of the same base and patches left. `link` makes untouched shards hard links to the base's
+    where the disk cannot share blocks. `file_digests` locks those of rewritten shards before and
+    after, for two passes of sha256 over them; `undo` does so too, and keeps what brings the base
+    back where it is gone (`docs/revert.md`). `threads` are torch's for the arithmetic, by default
+    those it has. Memory as `ApplyPlan.memory_bytes`.
 
     Raises BaseMismatch, OutputError, InvariantError (a value would not be finite), and what
     `plan_apply` raises.
     """
-    begun = time.monotonic()
     out = Path(out)
     check_place(out, overwrite=overwrite)
     plan = plan_apply(base, patches, allow_other_base=allow_other_base)
+    with _whole(plan, Path(base), out) as plan:
+        return write_plan(
+            plan,
+            out,
+            allow_other_base=allow_other_base,
+            overwrite=overwrite,
+            resume=resume,
+            link=link,
+            file_digests=file_digests,
+            undo=undo,
+            threads=threads,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _whole(plan: ApplyPlan, base: Path, out: Path) -> Iterator[ApplyPlan]:
+    """Yield the plan with a base that is there, restored from the sidecar of `base` if need be."""
+    if plan.root is None:
+        yield plan
+        return
+    with restored_base(base, out) as checkpoint:
+        yield replace(plan, checkpoint=checkpoint)
+
+
+def write_plan(
+    plan: ApplyPlan,
+    out: Path,
+    *,
+    allow_other_base: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    link: bool = False,
+    file_digests: bool = False,
+    undo: bool = False,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> ApplyReport:
+    """Write what a plan says; arguments and errors as in `apply_patches`."""
+    begun = time.monotonic()
+    check_place(out, overwrite=overwrite)
     _check_apart(plan, out)
     before = _digests(plan, progress)
     others = _check_base(plan, before, allow_other_base)
-    with staged_folder(out, overwrite=overwrite) as folder:
-        _check_space(plan, folder, out)
-        after, written, cloned = _write(plan, folder, progress)
-        lock = _lock(plan, out, before, after)
+    inputs = _inputs(plan, out, before)
+    with staged_folder(out, overwrite=overwrite, inputs=inputs, resume=resume) as folder:
+        _check_space(plan, folder, out, link=link)
+        choices = Choices(link, file_digests or undo, threads)
+        filled = ShardWriter(plan, folder, choices, progress).write()
+        lock = _lock(plan, out, before, filled)
         write_atomically(folder / LOCK, lock.to_json())
+        if undo:
+            _write_undo(plan, folder, progress)
     return ApplyReport(
         path=out,
         lock=out / LOCK,
         patches=tuple(patch.info.digest for patch in plan.patches),
-        tensors_changed=sum(after[name] != before[name] for name in after),
+        tensors_changed=sum(tensor.before != tensor.after for tensor in lock.tensors.values()),
         tensors_total=len(plan.checkpoint.tensors),
         shards={
             "rewritten": len(plan.rewritten),
-            "cloned": cloned,
-            "copied": len(plan.cloned) - cloned,
+            "cloned": len(filled.shared),
+            "copied": len(plan.cloned) - len(filled.shared),
         },
+        resumed=tuple(sorted(filled.resumed)),
         left_out=plan.left_out,
         other_base=others,
         bytes_changed=plan.bytes_changed,
-        bytes_written=written,
+        bytes_written=filled.bytes_written,
         seconds=time.monotonic() - begun,
         peak_memory_bytes=_peak_memory(),
     )
+
+
+def _write_undo(plan: ApplyPlan, folder: Path, progress: Progress) -> None:
+    from patchkit.patch.filestack import FileStack
+    from patchkit.undo import write_undo
+
+    (folder / UNDO).unlink(missing_ok=True)  # of a run that is resumed
+    stack = FileStack.open([patch.path for patch in plan.patches])
+    write_undo(plan.checkpoint, Checkpoint.open(folder), stack, progress=progress)
 
 
 def _check_apart(plan: ApplyPlan, out: Path) -> None:
@@ -156,9 +234,25 @@ def _other_base(
     )
 
 
-def _check_space(plan: ApplyPlan, folder: Path, out: Path) -> None:
-    shard = plan.checkpoint.path / next(iter(plan.checkpoint.shards))
-    needed = plan.bytes_changed if can_reflink(shard, folder) else plan.bytes_total
+def _inputs(plan: ApplyPlan, out: Path, before: Digests) -> dict[str, str]:
+    """What a run is made from, as texts that a resumed run must have again."""
+    base = plan.checkpoint
+    return {
+        "base": relative_path(plan.root or base.path, out),
+        "configuration": base.config_digest,
+        "weights": json_digest(dict(before)),
+        "patches": ", ".join(patch.info.digest for patch in plan.patches),
+    }
+
+
+def _check_space(plan: ApplyPlan, folder: Path, out: Path, *, link: bool) -> None:
+    base = plan.checkpoint.path
+    if can_reflink(base / next(iter(plan.checkpoint.shards)), folder):
+        needed = plan.bytes_changed
+    else:
+        finished = Journal.read(folder).finished.keys() & plan.checkpoint.shards.keys()
+        there = {*finished, *(plan.cloned if link else ())}
+        needed = plan.bytes_total - sum((base / name).stat().st_size for name in there)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
@@ -168,71 +262,12 @@ def _check_space(plan: ApplyPlan, folder: Path, out: Path) -> None:
         )
 
 
-def _write(plan: ApplyPlan, folder: Path, progress: Progress) -> tuple[dict[str, str], int, int]:
-    """Fill the folder; return digests of new tensors, bytes written, and shards cloned."""
-    # Copying what stays and computing what changes touch different ranges, so they overlap; and
-    # while one copy waits for the disk another reads.
-    stop = threading.Event()
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            copies = _start_copies(plan, folder, pool, stop)
-            after = _rewrite(plan, folder, progress)
-            with phase(progress, "copying", len(copies), "files") as advance:
-                written = sum(_counted(copy, advance) for copy in copies.values())
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    cloned = sum(name not in copies for name in plan.cloned)
-    return after, written + plan.bytes_changed, cloned
-
-
-def _start_copies(
-    plan: ApplyPlan, folder: Path, pool: ThreadPoolExecutor, stop: threading.Event
-) -> dict[str, Future[int]]:
-    """Make every file; those that share no storage with the base are filled in the background."""
-
-    def check() -> None:
-        if stop.is_set():
-            raise InterruptedError
-
-    copies = {}
-    for name in (*plan.rewritten, *plan.cloned, *plan.others):
-        source, target = plan.checkpoint.path / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not create(source, target):
-            edited = [t.entry.info for t in plan.tensors if t.entry.shard == name]
-            ranges = [(info.start, info.end) for info in edited]
-            copies[name] = pool.submit(fill, source, target, leave_out=ranges, check=check)
-    return copies
-
-
-def _counted(copy: Future[int], advance: Callable[[int], None]) -> int:
-    size = copy.result()
-    advance(1)
-    return size
-
-
-def _rewrite(plan: ApplyPlan, folder: Path, progress: Progress) -> dict[str, str]:
-    # Imported here so that a plan, or a refusal, does not wait for torch.
-    from patchkit.apply.weights import rewrite_tensor
-
-    after = {}
-    with phase(progress, "rewriting", plan.bytes_changed, "B") as advance:
-        for shard in plan.rewritten:
-            with RangeWriter(folder / shard) as writer:
-                for tensor in (t for t in plan.tensors if t.entry.shard == shard):
-                    after[tensor.name] = rewrite_tensor(
-                        plan.checkpoint, tensor, plan.patches, writer, advance
-                    )
-    return after
-
-
-def _lock(plan: ApplyPlan, out: Path, before: Digests, after: Digests) -> Lock:
+def _lock(plan: ApplyPlan, out: Path, before: Digests, filled: Filled) -> Lock:
     base = plan.checkpoint
+    after = {name: d for entry in filled.rewritten.values() for name, d in entry.parts.items()}
     return Lock(
         base=locked_base(
-            base.path,
+            plan.root or base.path,
             out,
             repo=base.repo,
             revision=base.revision,
@@ -246,8 +281,11 @@ def _lock(plan: ApplyPlan, out: Path, before: Digests, after: Digests) -> Lock:
             for tensor in plan.tensors
         },
         shards={
-            **dict.fromkeys(plan.rewritten, "rewritten"),
-            **dict.fromkeys(plan.cloned, "unchanged"),
+            **{
+                name: LockedShard("rewritten", entry.base_digest, entry.digest)
+                for name, entry in filled.rewritten.items()
+            },
+            **dict.fromkeys(plan.cloned, LockedShard("unchanged", None, None)),
         },
     )
 

@@ -51,13 +51,26 @@ class LockedTensor:
 
 
 @dataclass(frozen=True, slots=True)
+class LockedShard:
+    """What became of a shard: `state` is "rewritten" or "unchanged".
+
+    `before` and `after` are digests of the whole file, in the base and in the output: None where a
+    shard is unchanged, or where nobody asked for them.
+    """
+
+    state: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lock:
     """Base, patches in the order applied, edited tensors, and what became of each shard."""
 
     base: LockedBase
     patches: tuple[LockedPatch, ...]
     tensors: Mapping[str, LockedTensor]
-    shards: Mapping[str, str]
+    shards: Mapping[str, LockedShard]
 
     def to_json(self) -> bytes:
         """Return indented JSON with sorted keys, ending with the digest of the rest."""
@@ -71,7 +84,7 @@ class Lock:
             "base": asdict(self.base),
             "patches": [asdict(patch) for patch in self.patches],
             "tensors": {name: asdict(tensor) for name, tensor in self.tensors.items()},
-            "shards": dict(self.shards),
+            "shards": {name: asdict(shard) for name, shard in self.shards.items()},
         }
 
 
@@ -86,12 +99,13 @@ def read_lock(folder: Path) -> Lock | None:
     if source.size > _MAX_BYTES:
         raise FormatError(f"{LOCK} has {source.size} bytes; {_MAX_BYTES} are allowed")
     try:
-        found = json.loads(source.read(0, source.size).decode())
+        data = source.read(0, source.size)
+        found = json.loads(data.decode())
         schema = found.get("schema")
         if schema != SCHEMA:
             raise FormatError(f"{LOCK} is of schema {schema!r}; this patchkit reads {SCHEMA}")
         lock = _lock(found)
-        unchanged = lock.to_json() == _serialised(found)
+        unchanged = lock.to_json() == data
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"{LOCK} is damaged: {error}") from error
     if not unchanged:
@@ -108,14 +122,13 @@ def root_of(folder: Path) -> tuple[Path, tuple[Path, ...]]:
     lock = read_lock(folder)
     if lock is None:
         return folder, ()
-    root = atlas_path() if lock.base.path is None else _joined(folder, lock.base.path)
+    root, patches = base_path(folder, lock), patch_paths(folder, lock)
     if not root.is_dir():
         raise CheckpointError(
             f"{folder} was made from {lock.base.path}, which is gone",
             hint="put the base back, or apply all patches to it where it is now",
             details={"base": str(root)},
         )
-    patches = tuple(_joined(folder, patch.path) for patch in lock.patches)
     for path, patch in zip(patches, lock.patches, strict=True):
         if not path.is_file() or file_digest(path) != patch.digest:
             raise CheckpointError(
@@ -125,6 +138,16 @@ def root_of(folder: Path) -> tuple[Path, tuple[Path, ...]]:
                 details={"expected": patch.digest, "path": str(path)},
             )
     return root, patches
+
+
+def base_path(folder: Path, lock: Lock) -> Path:
+    """Where the root base of a folder should be."""
+    return atlas_path() if lock.base.path is None else _joined(folder, lock.base.path)
+
+
+def patch_paths(folder: Path, lock: Lock) -> tuple[Path, ...]:
+    """Where the patches of a folder should be, in the order applied."""
+    return tuple(_joined(folder, patch.path) for patch in lock.patches)
 
 
 def locked_base(
@@ -158,7 +181,7 @@ def _lock(found: Mapping[str, object]) -> Lock:
         base=LockedBase(**base),
         patches=tuple(LockedPatch(**patch) for patch in patches),
         tensors={name: LockedTensor(**tensor) for name, tensor in tensors.items()},
-        shards=shards,
+        shards={name: LockedShard(**shard) for name, shard in shards.items()},
     )
     _check_texts(lock)
     return lock
@@ -168,9 +191,7 @@ def _check_texts(lock: Lock) -> None:
     texts = [text for text in asdict(lock.base).values() if text is not None]
     texts += [text for patch in lock.patches for text in asdict(patch).values()]
     texts += [text for tensor in lock.tensors.values() for text in asdict(tensor).values()]
-    if not all(isinstance(text, str) for text in (*texts, *lock.shards.values())):
+    shards = lock.shards.values()
+    texts += [text for shard in shards for text in asdict(shard).values() if text is not None]
+    if not all(isinstance(text, str) for text in (*texts, *(shard.state for shard in shards))):
         raise TypeError("a value is not a text")
-
-
-def _serialised(found: Mapping[str, object]) -> bytes:
-    return json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 
 import torch
@@ -13,8 +14,8 @@ from patchkit.errors import InvariantError
 from patchkit.factors.action import Action, Factor
 from patchkit.patch.parts import read_factors
 from patchkit.tensors.checkpoint import Checkpoint
-from patchkit.tensors.dtypes import itemsize
 from patchkit.tensors.rewrite import RangeWriter
+from patchkit.tensors.seal import read_all
 from patchkit.tensors.source import FileSource
 from patchkit.tensors.torch_dtypes import torch_dtype
 
@@ -35,20 +36,30 @@ def rewrite_tensor(
     blocks of 16 MB and the factors. InvariantError if a value would not be finite.
     """
     action = _action(tensor, patches)
-    dtype = torch_dtype(tensor.entry.info.dtype)
     if action.needs_prepass:
-        for start, rows in _rows(checkpoint, tensor, dtype):
-            action.prepass(start, rows)
+        for start, _, values in _rows(checkpoint, tensor):
+            action.prepass(start, values)
     state, position = sha256(), tensor.entry.info.start
-    for start, rows in _rows(checkpoint, tensor, dtype):
-        new = action.rows(start, rows).to(dtype)
-        _check_finite(tensor, start, new)
-        data = _bytes_of(new.contiguous())
+    for start, stored, values in _rows(checkpoint, tensor):
+        stored.copy_(action.rows_(start, values))
+        _check_finite(tensor, start, stored)
+        data = _bytes_of(stored)
         state.update(data)
         writer.write(position, data)
         position += len(data)
         advance(len(data))
     return "sha256:" + state.hexdigest()
+
+
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Let torch compute with a number of threads inside the block; None leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _action(tensor: PlannedTensor, patches: Sequence[PlannedPatch]) -> Action:
@@ -63,22 +74,22 @@ def _action(tensor: PlannedTensor, patches: Sequence[PlannedPatch]) -> Action:
     return Action.of(factors, meta.layout)
 
 
-def _rows(
-    checkpoint: Checkpoint, tensor: PlannedTensor, dtype: torch.dtype
-) -> Iterator[tuple[int, Tensor]]:
-    """Blocks of rows (n, columns) in fp64, with the index of the first; valid until the next."""
+def _rows(checkpoint: Checkpoint, tensor: PlannedTensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Blocks of rows (n, columns), as stored and in fp64, with the index of the first row.
+
+    Both may be overwritten, and are valid until the next block.
+    """
     info = tensor.entry.info
-    max_bytes = _BLOCK // _FP64 * itemsize(info.dtype)
+    step = max(1, _BLOCK // (_FP64 * info.shape[1]))
     # One buffer for all blocks: fresh pages would cost as much time as the arithmetic saves.
-    stored = torch.empty(0, dtype=dtype)
-    values = torch.empty(0, dtype=torch.float64)
-    for start, data in checkpoint.blocks(tensor.name, max_bytes):
-        count = len(data) // itemsize(info.dtype)
-        if count != stored.numel():
-            stored = torch.empty(count, dtype=dtype)
-            values = torch.empty(count, dtype=torch.float64)
-        _bytes_of(stored)[:] = data
-        yield start, values.copy_(stored).view(-1, *info.shape[1:])
+    stored = torch.empty(step, info.shape[1], dtype=torch_dtype(info.dtype))
+    values = torch.empty(step, info.shape[1], dtype=torch.float64)
+    with checkpoint.source(tensor.name).open() as file:
+        file.seek(info.start)
+        for start in range(0, info.shape[0], step):
+            count = min(step, info.shape[0] - start)
+            read_all(file, _bytes_of(stored[:count]))
+            yield start, stored[:count], values[:count].copy_(stored[:count])
 
 
 def _bytes_of(t: Tensor) -> memoryview:

@@ -123,7 +123,7 @@ class _MixedRows:
             )
         if not self.complete:
             # In place, part by part: a second copy would be the largest object in memory.
-            for columns in self.gathered.split(_COLUMNS, dim=1):
+            for columns in torch.split(self.gathered, _COLUMNS, dim=1):
                 columns.copy_(self.left.middle @ columns)
             if self.whole is not None and self.left.blocks is not None:
                 n = self.left.blocks.shape[1]

@@ -1,7 +1,7 @@
 """Copies of files that share storage where the file system can, and leave chosen ranges out.
 
-Never hard links: a link shares bytes with its original, so that editing the copy in place would
-change the base.
+Hard links only where they are asked for: a link shares bytes with its original, so that editing
+the copy in place would change the base.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ Range = tuple[int, int]
 
 _FICLONE = 0x40049409
 _CHUNK = 64 << 20
+_PENDING = 256 << 20  # bytes after which the disk gets to work while others still copy
+_COMPARED = 1 << 20
 _NOT_IN_KERNEL = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
@@ -51,10 +53,41 @@ def fill(
         for start, end in _kept(os.fstat(reader.fileno()).st_size, leave_out):
             for position in range(start, end, _CHUNK):
                 check()
-                _copy_range(reader, writer, position, min(position + _CHUNK, end))
-            copied += end - start
+                copied += _copy_range(reader, writer, position, min(position + _CHUNK, end))
+                if copied % _PENDING < _CHUNK:
+                    os.fsync(writer.fileno())
         os.fsync(writer.fileno())
     return copied
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file that others have written to the disk."""
+    with FileIO(path, "r+") as file:
+        os.fsync(file.fileno())
+
+
+def hard_link(source: Path, target: Path) -> bool:
+    """Replace the file `target` by a second name of `source`.
+
+    False, with `target` as it was, where the file system has no links or is another one.
+    """
+    fresh = target.with_name(f".{target.name}.link")
+    try:
+        os.link(source.resolve(), fresh)
+    except OSError:
+        return False
+    os.replace(fresh, target)
+    return True
+
+
+def same_bytes(one: FileSource, two: FileSource, *, leave_out: Sequence[Range] = ()) -> bool:
+    """Tell whether files are equal outside some ranges; FormatError if one cannot be read."""
+    return one.size == two.size and all(
+        one.read(position, min(position + _COMPARED, end))
+        == two.read(position, min(position + _COMPARED, end))
+        for start, end in _kept(one.size, leave_out)
+        for position in range(start, end, _COMPARED)
+    )
 
 
 def can_reflink(source: Path, folder: Path) -> bool:
@@ -86,13 +119,15 @@ def _kept(size: int, leave_out: Sequence[Range]) -> Iterator[Range]:
     yield position, size
 
 
-def _copy_range(reader: FileIO, writer: FileIO, start: int, end: int) -> None:
+def _copy_range(reader: FileIO, writer: FileIO, start: int, end: int) -> int:
+    """Copy bytes [start, end) and return how many they are."""
     position = start
     while position < end:
         count = _in_kernel(reader, writer, position, end) or _by_hand(reader, writer, position, end)
         if not count:
             raise OSError(errno.EIO, f"file ended at byte {position} while it was copied")
         position += count
+    return end - start
 
 
 def _in_kernel(reader: FileIO, writer: FileIO, start: int, end: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchkit.apply import apply_patches, folder, plan_apply
+from patchkit.apply import apply_patches, folder, plan_apply, shards
 from patchkit.apply import weights as apply_weights
 from patchkit.errors import (
     BaseMismatch,
@@ -172,8 +172,8 @@ def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing(
     if where == "overwriting":
         monkeypatch.setattr(RangeWriter, "write", full_disk)
     else:
-        monkeypatch.setattr(folder, "create", lambda *_: Path(_[1]).touch())
-        monkeypatch.setattr(folder, "fill", lambda *_, **__: full_disk())
+        monkeypatch.setattr(shards, "create", lambda *_: Path(_[1]).touch())
+        monkeypatch.setattr(shards, "fill", lambda *_, **__: full_disk())
         monkeypatch.setattr(folder, "can_reflink", lambda *_: False)
     with pytest.raises(OutputError, match="no space is left on its disk") as caught:
         apply_patches(base, [patch], tmp_path / "out")
