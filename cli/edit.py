@@ -1,13 +1,10 @@
 """`patchkit edit`: facts become a patch."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-
-from patchkit.errors import OutputError
 
 from . import cache
 from . import facts as facts_command
@@ -25,6 +22,7 @@ from .options import (
     minimums,
 )
 from .output import Out
+from .patch_files import ENDING, check_output, stem
 from .progress import shown
 from .units import count, size, some
 
@@ -39,11 +37,13 @@ EXAMPLES = (
     "patchkit edit facts.jsonl --base ./Llama-3.1-8B --layers 4,5 --plan",
 )
 FIGURES = ("efficacy",)
-ENDING = ".patch.safetensors"
 
 Storage = Literal["float32", "bfloat16"]
 FactsArgument = Annotated[
-    Path, typer.Argument(metavar="FACTS", help="The facts file.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="FACTS|PATCH", help="A facts file, or a patch to make anew.", show_default=False
+    ),
 ]
 OutOption = Annotated[
     Path | None,
@@ -57,13 +57,21 @@ OutOption = Annotated[
     ),
 ]
 LayersOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        metavar="auto|3,4", help="Layers to edit; auto measures.", rich_help_panel="Method"
+        metavar="auto|3,4",
+        help="Layers to edit; auto, the default, measures.",
+        rich_help_panel="Method",
+        show_default=False,
     ),
 ]
 StorageOption = Annotated[
-    Storage, typer.Option(help="Type the patch is stored in.", rich_help_panel="Output")
+    Storage | None,
+    typer.Option(
+        help="Type the patch is stored in; float32 by default.",
+        rich_help_panel="Output",
+        show_default=False,
+    ),
 ]
 CorpusOption = Annotated[
     str,
@@ -83,7 +91,12 @@ BatchOption = Annotated[
         show_default=False,
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of all sampling.", rich_help_panel="Method")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Seed of all sampling; 0 by default.", rich_help_panel="Method", show_default=False
+    ),
+]
 OnOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -116,13 +129,13 @@ def edit(
     format: FormatOption = "auto",
     on: OnOption = None,
     skip_known: SkipFlag = False,
-    layers: LayersOption = "auto",
+    layers: LayersOption = None,
     corpus: CorpusOption = "self",
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     batch_size: BatchOption = None,
-    storage: StorageOption = "float32",
+    storage: StorageOption = None,
     no_embed_facts: BareFlag = False,
     min: MinOption = None,
     plan: PlanFlag = False,
@@ -138,18 +151,19 @@ def edit(
 
     and may add target_true, paraphrases, neighbors, same_subject, id.
     CounterFact's, zsRE's and KnowEdit's published files are read too.
+    A patch gives its facts and settings, to make it anew for another base.
     """
     from patchkit.editing import edit as compute
 
     out = Out.choose("edit", json=json, quiet=quiet)
     limits = minimums(min, FIGURES)
-    recipe = _recipe(layers, seed, batch_size, storage)
+    recipe = _recipe(facts, layers, seed, batch_size, storage)
     asked = facts_command.read(facts, format)
     facts_command.warn(out, asked)
-    target = out_path or Path(f"{facts.stem}{ENDING}")
+    target = out_path or _default_output(facts)
     if plan:
         return _plan(out, asked, base, recipe, target)
-    _check_output(target, yes)
+    check_output(target, yes)
     previous = _read(on)
     with shown(out) as progress:
         loaded = load(base, device, dtype)
@@ -171,11 +185,32 @@ def edit(
     report(out, made, asked, target, limits)
 
 
-def _recipe(layers: str, seed: int, batch_size: int | None, storage: Storage) -> "Recipe":
+def _recipe(
+    facts: Path,
+    layers: str | None,
+    seed: int | None,
+    batch_size: int | None,
+    storage: Storage | None,
+) -> "Recipe":
+    """The settings of the patch that the facts are in, or the default, with what was asked."""
+    from patchkit.editing.rebuild import recipe_of
     from patchkit.editing.recipe import Recipe
+    from patchkit.patch.reader import read_info
 
-    chosen = Recipe(layers=_layers(layers), seed=seed, storage=storage)
-    return chosen if batch_size is None else replace(chosen, batch=batch_size)
+    chosen = recipe_of(read_info(facts).metadata) if _is_patch(facts) else Recipe()
+    asked = {"seed": seed, "batch": batch_size, "storage": storage}
+    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    if layers is not None:
+        changes["layers"] = _layers(layers)
+    return replace(chosen, **changes)
+
+
+def _is_patch(facts: Path) -> bool:
+    return facts.suffix == ".safetensors"
+
+
+def _default_output(facts: Path) -> Path:
+    return Path(f"{stem(facts)}{'-anew' if _is_patch(facts) else ''}{ENDING}")
 
 
 def _layers(text: str) -> tuple[int, ...] | None:
@@ -185,20 +220,6 @@ def _layers(text: str) -> tuple[int, ...] | None:
     if not all(number.strip().isdecimal() for number in numbers):
         raise typer.BadParameter(f"--layers {text}: give auto, or numbers such as 3,4")
     return tuple(sorted({int(number) for number in numbers}))
-
-
-def _check_output(target: Path, yes: bool) -> None:
-    """Refuse before the work what could not be written after it."""
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder", hint="name a file with -o")
-    if target.exists() and not yes:
-        raise OutputError(
-            f"{target} exists", hint="pass --yes to replace it, or name another file with -o"
-        )
-    if not target.parent.is_dir():
-        raise OutputError(f"no folder {target.parent} to write {target.name} in")
-    if not os.access(target.parent, os.W_OK):
-        raise OutputError(f"{target.parent} is not writable", hint="name another place with -o")
 
 
 def _read(paths: list[Path] | None) -> list["Patch"]:

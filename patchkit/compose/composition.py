@@ -17,16 +17,13 @@ from patchkit.compose.report import ComposeReport, TensorResult
 from patchkit.errors import FormatError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.jsonl import to_jsonl
-from patchkit.patch.metadata import MAX_TENSORS, FactsMeta, PatchMetadata, TensorMeta
+from patchkit.patch.metadata import COMPRESSED, MAX_TENSORS, FactsMeta, PatchMetadata, TensorMeta
 from patchkit.patch.parts import factor_meta, factor_parts
 from patchkit.patch.patch import Patch
 from patchkit.tensors.digests import bytes_digest
 
 Method = Literal["product", "mean", "karcher"]
 """One after another; the mean of the generators; the Karcher mean."""
-
-HISTORY = "compressed"
-"""Key of the recipe under which compressions are listed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,12 +143,12 @@ def _result(name: str, parts: Sequence[Part], done: Combined, found: Found | Non
 def _recipe(parts: Sequence[Part], compress: float | None, bound: float) -> dict[str, object]:
     """Return the recipe that all parts share, and every compression so far with its bound."""
     recipes = [dict(part.patch.metadata.recipe) for part in parts]
-    listed = [recipe.pop(HISTORY, None) for recipe in recipes]
+    listed = [recipe.pop(COMPRESSED, None) for recipe in recipes]
     history = [each for past in listed if isinstance(past, list) for each in past]
     if compress is not None:
         history.append({"tolerance": compress, "bound": bound})
     shared = recipes[0] if all(recipe == recipes[0] for recipe in recipes) else {}
-    return {**shared, HISTORY: history} if history else shared
+    return {**shared, COMPRESSED: history} if history else shared
 
 
 def _patch(

@@ -1,0 +1,30 @@
+"""Names of patch files, and whether one can be written."""
+
+import os
+from pathlib import Path
+
+from patchkit.errors import OutputError
+
+ENDING = ".patch.safetensors"
+
+
+def stem(path: Path) -> str:
+    """The name of a patch as people say it: `capitals` for `capitals.patch.safetensors`."""
+    for ending in (ENDING, ".safetensors"):
+        if path.name.endswith(ending) and path.name != ending:
+            return path.name.removesuffix(ending)
+    return path.stem
+
+
+def check_output(target: Path, yes: bool) -> None:
+    """Refuse before the work what could not be written after it."""
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder", hint="name a file with -o")
+    if target.exists() and not yes:
+        raise OutputError(
+            f"{target} exists", hint="pass --yes to replace it, or name another file with -o"
+        )
+    if not target.parent.is_dir():
+        raise OutputError(f"no folder {target.parent} to write {target.name} in")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"{target.parent} is not writable", hint="name another place with -o")
