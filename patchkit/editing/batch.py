@@ -39,6 +39,16 @@ class Batch:
         """Number of facts n."""
         return len(self.facts)
 
+    def groups(self) -> list[list[int]]:
+        """Return the facts that share a key: one text up to the subject's last token."""
+        rows = self.contexts[0]
+        found: dict[tuple[int, ...], list[int]] = {}
+        for index, (ids, last) in enumerate(
+            zip(rows.ids.tolist(), rows.last.tolist(), strict=True)
+        ):
+            found.setdefault(tuple(ids[: last + 1]), []).append(index)
+        return list(found.values())
+
     def only(self, index: Sequence[int]) -> Batch:
         """Return the batch of the facts at `index`, in that order."""
         return Batch(

@@ -58,6 +58,9 @@ class Recipe:
                 hint="give them anew when the method changes",
             )
         check_protections(self.method, method.PROTECTIONS, self.protect)
+        host = getattr(options, "host", None)
+        if host is not None:
+            check_protections(f"{self.method} over {host}", _composes(host), self.protect)
         object.__setattr__(self, "options", options)
         if self.rewrite is None:
             object.__setattr__(self, "rewrite", method.REWRITES)
@@ -65,6 +68,10 @@ class Recipe:
     def as_dict(self) -> dict[str, object]:
         """Return the settings as plain data for a patch's metadata."""
         return asdict(self)
+
+
+def _composes(method: str) -> Mapping[str, str | None]:
+    return find_method(method).PROTECTIONS
 
 
 def recipe_from(given: Mapping[str, object], where: str = "the recipe") -> Recipe:

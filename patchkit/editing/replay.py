@@ -20,21 +20,24 @@ from patchkit.tensors.layout import blocks, final_norm, readout
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One batch of token rows, stopped in front of block `first`."""
+    """One batch of token rows, stopped in front of block `first`, or behind the last block."""
 
     model: PreTrainedModel
     tail: tuple[nn.Module, ...]
     calls: tuple[tuple[tuple[Any, ...], Mapping[str, Any]], ...]
     hidden: Tensor  # (b, t, d) input of the first replayed block
 
-    def logits(self, rows: Tensor, positions: Tensor) -> Tensor:
+    def logits(self, rows: Tensor, positions: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Run the tail and return the logits (p, vocab) at `rows`, `positions`, both (p,)."""
-        hidden = self.stream()
+        hidden = self.stream(hidden)
         return readout(self.model, final_norm(self.model)(hidden[rows, positions]))
 
-    def stream(self) -> Tensor:
-        """Run the tail and return the residual stream behind the last block, (b, t, d)."""
-        hidden = self.hidden
+    def stream(self, hidden: Tensor | None = None) -> Tensor:
+        """Run the tail and return the residual stream behind the last block, (b, t, d).
+
+        `hidden` (b, t, d) enters in place of what was captured.
+        """
+        hidden = self.hidden if hidden is None else hidden
         for block, (args, kwargs) in zip(self.tail, self.calls, strict=True):
             out = block(hidden, *args, **kwargs)
             hidden = out[0] if isinstance(out, tuple) else out
@@ -46,9 +49,10 @@ def capture_replay(model: PreTrainedModel, ids: Tensor, mask: Tensor, first: int
     """Run the model once on `ids` and `mask`, both (b, t), and keep what enters block `first`.
 
     Every later block keeps its own keyword arguments: models with alternating attention give
-    each block another mask and another rotary table.
+    each block another mask and another rotary table. `first` may be the number of blocks.
     """
-    tail = tuple(blocks(model)[first:])
+    every = blocks(model)
+    tail = tuple(every[first:])
     entered: list[Tensor] = []
     calls: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
 
@@ -61,7 +65,13 @@ def capture_replay(model: PreTrainedModel, ids: Tensor, mask: Tensor, first: int
         if len(calls) == len(tail):
             raise Stop
 
+    def leave(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        entered.append((out[0] if isinstance(out, tuple) else out).detach())
+        raise Stop
+
     hooks = [block.register_forward_pre_hook(record, with_kwargs=True) for block in tail]
+    if not tail:
+        hooks.append(every[-1].register_forward_hook(leave))
     try:
         model(input_ids=ids, attention_mask=mask, use_cache=False)
     except Stop:

@@ -27,6 +27,14 @@ Finished: TypeAlias = Callable[[int, int], None]
 
 METHODS: Mapping[str, str] = {
     "rotation": "rotation",
+    "rome": "rome",
+    "memit": "memit",
+    "emmet": "emmet",
+    "rect": "rect",
+    "prune": "prune",
+    "alphaedit": "alphaedit",
+    "mose": "mose",
+    "mose-oft": "mose_oft",
 }
 """Method names and the modules that hold them."""
 

@@ -1,0 +1,91 @@
+"""Where a value is read and moved: behind a block, or at the output of its edited matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from patchkit.editing.capture import capture, module_of
+from patchkit.editing.replay import Replay, capture_replay
+from patchkit.editing.rows import Rows
+from patchkit.errors import SolveError
+from patchkit.tensors.layout import Site, blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The value of `site`'s layer at the subject's last token.
+
+    `stream` means the residual stream behind the block, to which several layers can contribute;
+    otherwise it is what the matrix itself gives, bias included.
+    """
+
+    model: PreTrainedModel
+    site: Site
+    stream: bool
+
+    @classmethod
+    def behind(cls, model: PreTrainedModel, sites: Sequence[Site]) -> Place:
+        """Return the place where `sites`, in order, write together.
+
+        That is the stream behind the last of them, except where the block normalises what its MLP
+        gave before adding it: there it is the one matrix's own output. Raises SolveError for
+        several layers of such a model.
+        """
+        post_norm = _normalises_after(blocks(model)[sites[-1].layer])
+        if post_norm and len(sites) > 1:
+            raise SolveError(
+                f"{len(sites)} layers were asked for, and {model.config.model_type} normalises "
+                "behind each MLP, so that their outputs do not add up to one value",
+                hint="edit one layer, with --layers",
+            )
+        return cls(model, sites[-1], not post_norm)
+
+    def values(self, rows: Rows) -> Tensor:
+        """Return the model's own values (n, d) at the subjects' last tokens, in fp32."""
+        index = torch.arange(rows.count, device=rows.ids.device)
+        if self.stream:
+            return self.replay(rows).hidden[index, rows.last].float()
+        flow = capture(self.model, rows.ids, rows.mask, [self.site])[self.site.layer]
+        return flow.at(rows.last).values.float()
+
+    def replay(self, rows: Rows) -> Replay:
+        """Run what comes before the place once."""
+        first = self.site.layer + 1 if self.stream else self.site.layer
+        return capture_replay(self.model, rows.ids, rows.mask, first)
+
+    def logits(
+        self, replay: Replay, rows: Rows, shift: Tensor, where: Tensor, positions: Tensor
+    ) -> Tensor:
+        """Return logits (p, vocab) at `where`, `positions` with every row's value moved by `shift`.
+
+        `shift` is (n, d) in fp32, one for each of `rows`, and is added at the subject's last token.
+        """
+        index = torch.arange(rows.count, device=rows.ids.device)
+
+        def moved(values: Tensor) -> Tensor:
+            return values.index_put((index, rows.last), shift.to(values.dtype), accumulate=True)
+
+        if self.stream:
+            return replay.logits(where, positions, moved(replay.hidden)).float()
+
+        def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+            # OPT runs its MLP on rows and positions flattened into one axis.
+            return moved(out.reshape(rows.count, -1, out.shape[-1])).reshape(out.shape)
+
+        handle = module_of(self.model, self.site).register_forward_hook(hook)
+        try:
+            return replay.logits(where, positions).float()
+        finally:
+            handle.remove()
+
+
+def _normalises_after(block: nn.Module) -> bool:
+    """Whether a block normalises behind its MLP: Gemma 2 and 3, and OPT 350M behind the sum."""
+    before = getattr(block, "do_layer_norm_before", True)
+    return hasattr(block, "post_feedforward_layernorm") or not before

@@ -1,0 +1,191 @@
+"""Optimised values: what a matrix should give at the subject's last token.
+
+The loop of ROME (Meng et al., https://arxiv.org/abs/2202.05262, §3.1) and MEMIT
+(https://arxiv.org/abs/2210.07229, §4.2) for many facts at once. For each fact, with v its own
+value, δ the shift and P the next-token distribution at the subject's last token of "SUBJECT is a",
+
+    loss = mean over contexts of NLL(target) / tokens + kl · KL(P_δ ‖ P_0) + decay · ‖δ‖ / ‖v‖²
+
+Facts do not touch each other: losses are summed, Adam is elementwise, and a fact that is below
+`stop` stands still. What comes before the place of the edit runs once, the vocabulary only where
+a label is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from patchkit.editing.batch import Batch
+from patchkit.editing.methods import Finished
+from patchkit.editing.place import Place
+from patchkit.editing.replay import Replay
+from patchkit.editing.settings import above, at_least
+from patchkit.errors import SolveError
+
+_AT_ONCE = 32  # facts; rows of all contexts are in memory together
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """How values are optimised.
+
+    `steps` counts as published: the last one only looks at the loss. `rate` is Adam's, in units of
+    ‖v‖/√d, so that it means the same in every model; `published_scales` takes it as it stands.
+    `decay`, `kl` and `stop` are as published, and ‖δ‖ is kept within `clamp` · ‖v‖. `joint` gives
+    facts that share a key one value, optimised for all of them (MEMIT-Merge,
+    https://arxiv.org/abs/2502.07322); without it each asks for its own.
+    """
+
+    steps: int = 25
+    rate: float = 0.1
+    decay: float = 0.5
+    clamp: float = 0.75
+    kl: float = 0.0625
+    stop: float = 0.05
+    joint: bool = True
+    published_scales: bool = False
+
+    def __post_init__(self) -> None:
+        """RecipeError on a value that no edit could use."""
+        at_least(self, 1, "steps")
+        above(self, 0, "rate", "clamp")
+        at_least(self, 0, "decay", "kl", "stop")
+
+
+def groups_of(batch: Batch, options: TargetOptions) -> list[list[int]]:
+    """Return the facts that get one value together, each group by the indices of its facts."""
+    return batch.groups() if options.joint else [[index] for index in range(batch.count)]
+
+
+def optimise(
+    batch: Batch,
+    groups: Sequence[Sequence[int]],
+    place: Place,
+    options: TargetOptions,
+    finished: Finished,
+) -> Tensor:
+    """Return the value (g, d) in fp32 that makes the targets of each group of facts likely.
+
+    The weights of the model are not touched. Raises SolveError when a loss is not finite.
+    """
+    chunks = list(_chunks(groups))
+    found = []
+    for index, chunk in enumerate(chunks):
+        members = [fact for group in chunk for fact in group]
+        owner = [number for number, group in enumerate(chunk) for _ in group]
+        task = _Task.of(batch.only(members), torch.tensor(owner), place)
+        done, of = index * options.steps, len(chunks) * options.steps
+        shift = _descend(task, options)
+        for step in range(options.steps):
+            finished(done + step + 1, of)
+        found.append(task.start + shift)
+    return torch.cat(found)
+
+
+def _chunks(groups: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """Cut the groups into runs of about 32 facts, none of them in two."""
+    chunk: list[Sequence[int]] = []
+    for group in groups:
+        if chunk and sum(map(len, chunk)) + len(group) > _AT_ONCE:
+            yield chunk
+            chunk = []
+        chunk.append(group)
+    yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Some facts with everything about them that does not change while values are optimised.
+
+    `owner` (n,) is the group of each fact, `start` (g, d) the groups' own values, `calm` (n, vocab)
+    the log-probabilities after "SUBJECT" that the KL term holds on to.
+    """
+
+    batch: Batch
+    owner: Tensor
+    place: Place
+    start: Tensor
+    replays: tuple[Replay, ...]
+    anchor: Replay
+    calm: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, owner: Tensor, place: Place) -> _Task:
+        owner = owner.to(batch.anchors.ids.device)
+        groups = int(owner.max()) + 1
+        first = (owner[None, :] == torch.arange(groups, device=owner.device)[:, None]).int()
+        start = place.values(batch.contexts[0])[first.argmax(1)]
+        anchor = place.replay(batch.anchors)
+        with torch.no_grad():
+            calm = _after_subject(
+                place, anchor, batch, start.new_zeros(batch.count, start.shape[1])
+            )
+        replays = tuple(place.replay(rows) for rows in batch.contexts)
+        return cls(batch, owner, place, start, replays, anchor, calm)
+
+    def per_group(self, losses: Tensor) -> Tensor:
+        """Average losses (n,) of facts over each group, (g,)."""
+        total = losses.new_zeros(len(self.start)).index_add(0, self.owner, losses)
+        return total / torch.bincount(self.owner, minlength=len(self.start))
+
+    def losses(self, shift: Callable[[], Tensor], options: TargetOptions) -> Iterator[Tensor]:
+        """Yield the parts (g,) of the loss, each with a graph of its own from `shift` (g, d)."""
+        for replay, rows in zip(self.replays, self.batch.contexts, strict=True):
+            moves = shift()[self.owner]
+            logits = self.place.logits(replay, rows, moves, rows.label_row, rows.label_position)
+            nll = cross_entropy(logits, rows.label_id, reduction="none")
+            yield self.per_group(rows.per_fact(nll)) / len(self.replays)
+        if options.kl:
+            now = _after_subject(self.place, self.anchor, self.batch, shift()[self.owner])
+            apart = kl_div(self.calm, now, log_target=True, reduction="none").sum(-1)
+            yield options.kl * self.per_group(apart)
+        sizes = self.start.norm(dim=1).square().clamp_min(_TINY)
+        yield options.decay * shift().norm(dim=1) / sizes
+
+
+def _after_subject(place: Place, anchor: Replay, batch: Batch, moves: Tensor) -> Tensor:
+    """Return log-probabilities (n, vocab) of what follows the subject alone."""
+    rows = batch.anchors
+    index = torch.arange(rows.count, device=rows.ids.device)
+    return log_softmax(place.logits(anchor, rows, moves, index, rows.last), dim=-1)
+
+
+def _descend(task: _Task, options: TargetOptions) -> Tensor:
+    """Return the optimised shift (g, d)."""
+    size = task.start.norm(dim=1, keepdim=True)  # (g, 1)
+    unit = torch.ones_like(size) if options.published_scales else size / task.start.shape[1] ** 0.5
+    unit = unit.clamp_min(_TINY)
+    steps = torch.zeros_like(task.start, requires_grad=True)
+    optimizer = torch.optim.Adam([steps], lr=options.rate)
+
+    def shift() -> Tensor:
+        return steps * unit
+
+    active = torch.ones(len(task.start), dtype=torch.bool, device=steps.device)
+    for step in range(options.steps - 1):
+        optimizer.zero_grad()
+        loss = torch.zeros(len(steps), device=steps.device)
+        for part in task.losses(shift, options):
+            torch.autograd.backward(part.sum())  # at once: one context's graph in memory
+            loss += part.detach()
+        if not bool(torch.isfinite(loss).all()):
+            raise SolveError(
+                f"a loss is not finite at step {step + 1} of optimising a value",
+                hint="compute in another precision with --dtype float32, or lower the rate",
+            )
+        active &= loss >= options.stop
+        if not bool(active.any()):
+            break
+        before = steps.detach().clone()
+        optimizer.step()
+        with torch.no_grad():
+            length = shift().norm(dim=1, keepdim=True)
+            steps *= (options.clamp * size / length.clamp_min(_TINY)).clamp_max(1.0)
+            steps[~active] = before[~active]
+    return shift().detach()
