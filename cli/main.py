@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import apply, cache, edit, eval, facts, inspect, try_, verify
+from . import apply, cache, compose, edit, eval, export, facts, inspect, try_, verify
 from .errors import EXIT_MEANINGS, explain
 from .output import Out
 
@@ -30,8 +30,10 @@ GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] 
     ),
     "Use": (
         ("apply", apply.apply, apply.EXAMPLES),
+        ("compose", compose.compose, compose.EXAMPLES),
         ("try", try_.try_prompt, try_.EXAMPLES),
     ),
+    "Share": (("export", export.export, export.EXAMPLES),),
 }
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from patchkit.evaluate import evaluate as evaluate
     from patchkit.events import SILENT as SILENT
     from patchkit.events import Progress as Progress
+    from patchkit.export import ExportReport as ExportReport
+    from patchkit.export import export as export
     from patchkit.facts.reading import Fact as Fact
     from patchkit.facts.reading import FactsFile as FactsFile
     from patchkit.facts.reading import Probe as Probe
@@ -92,6 +94,8 @@ _HOME = {
     "EditReport": "editing",
     "EvalReport": "evaluate",
     "evaluate": "evaluate",
+    "export": "export",
+    "ExportReport": "export",
     "Fact": "facts.reading",
     "FactsError": "errors",
     "FactsFile": "facts.reading",

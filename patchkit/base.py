@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -57,6 +58,26 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "auto") ->
             details={"missing": sorted(info["missing_keys"])},
         )
     return cast(PreTrainedModel, model.eval().requires_grad_(False).to(place))
+
+
+def outline(checkpoint: Checkpoint) -> PreTrainedModel:
+    """Build a base without memory behind its tensors, which is enough to find its modules.
+
+    Raises UnsupportedModel for an architecture that transformers does not have.
+    """
+    loader: Any = AutoModelForCausalLM
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
+        with torch.device("meta"):
+            model = loader.from_config(config)
+    except (ValueError, KeyError) as error:
+        kind = checkpoint.config.get("model_type")
+        raise UnsupportedModel(
+            f"transformers has no causal language model of model_type {kind!r}",
+            hint="patchkit edits decoder-only models that AutoModelForCausalLM knows",
+            details={"model_type": kind},
+        ) from error
+    return cast(PreTrainedModel, model)
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-
+from patchkit.base import outline
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.report import EditPlan
-from patchkit.errors import UnsupportedModel
 from patchkit.facts.fact import Fact
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import Site, sites
@@ -27,7 +23,7 @@ def plan_edit(checkpoint: Checkpoint, facts: Sequence[Fact], recipe: Recipe) -> 
     Raises UnsupportedModel for an architecture that cannot be edited and BaseMismatch when the
     configuration and the files disagree.
     """
-    found = _sites(checkpoint)
+    found = sites(outline(checkpoint), checkpoint)
     layers = recipe.layers
     edited = recipe.most_layers if layers is None else len(layers)
     widest = max(found, key=lambda site: site.d_in)
@@ -45,20 +41,3 @@ def plan_edit(checkpoint: Checkpoint, facts: Sequence[Fact], recipe: Recipe) -> 
 
 def _kept(site: Site) -> int:
     return _STATE_BYTES * site.d_in * site.d_out + _MOMENT_BYTES * site.d_in**2
-
-
-def _sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
-    """Build the model without memory behind its tensors, which is enough to find the matrices."""
-    loader: Any = AutoModelForCausalLM
-    try:
-        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
-        with torch.device("meta"):
-            model = loader.from_config(config)
-    except (ValueError, KeyError) as error:
-        kind = checkpoint.config.get("model_type")
-        raise UnsupportedModel(
-            f"transformers has no causal language model of model_type {kind!r}",
-            hint="patchkit edits decoder-only models that AutoModelForCausalLM knows",
-            details={"model_type": kind},
-        ) from error
-    return sites(model, checkpoint)
