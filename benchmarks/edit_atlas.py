@@ -180,7 +180,7 @@ def pooled(parts: Sequence[Metrics]) -> Metrics:
         name: Tally(*(sum(getattr(part.tallies[name], c) for part in parts) for c in counts))
         for name in parts[0].tallies
     }
-    return Metrics(parts[0].convention, tallies)
+    return Metrics(parts[0].criterion, tallies)
 
 
 def restored(patch: Patch, storage: Storage) -> Patch:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-from patchkit.apply.lock import root_of
+from patchkit.apply.restored import planned_root
 from patchkit.errors import BaseMismatch
 from patchkit.patch.metadata import FactorMeta, TensorMeta
 from patchkit.patch.order import Place, check_order
 from patchkit.patch.reader import PatchInfo, read_info
 from patchkit.tensors.checkpoint import Checkpoint, Entry
-from patchkit.tensors.rewrite import JOURNAL, LOCK
+from patchkit.tensors.journal import JOURNAL
+from patchkit.tensors.rewrite import LOCK, UNDO
 
 _MEMORY = 300_000_000
 _MEMORY_DIMENSIONS = 512
@@ -54,7 +56,8 @@ class ApplyPlan:
 
     `checkpoint` is the root base, `patches` all patches in order, those that the folder carries
     already first. `rewritten` and `cloned` are shards, `others` files that are copied, `left_out`
-    files that are not: pickles, and weights in other formats, which would stay unpatched.
+    files that are not: pickles, and weights in other formats, which would stay unpatched. `root` is
+    where the base should be, if `checkpoint` has to be restored from an undo sidecar.
     """
 
     checkpoint: Checkpoint
@@ -64,6 +67,7 @@ class ApplyPlan:
     cloned: tuple[str, ...]
     others: tuple[str, ...]
     left_out: tuple[str, ...]
+    root: Path | None = None
 
     @property
     def bytes_changed(self) -> int:
@@ -102,7 +106,7 @@ def plan_apply(
     """
     if not patches:
         raise ValueError("there is no patch to apply")
-    root, earlier = root_of(Path(base))
+    root, earlier, gone = planned_root(Path(base))
     checkpoint = Checkpoint.open(root)
     planned = tuple(PlannedPatch(path, read_info(path)) for path in (*earlier, *map(Path, patches)))
     if not allow_other_base:
@@ -118,6 +122,7 @@ def plan_apply(
         cloned=tuple(name for name in checkpoint.shards if name not in touched),
         others=others,
         left_out=left_out,
+        root=gone,
     )
 
 
@@ -156,9 +161,11 @@ def _dimensions_of(factor: FactorMeta, meta: TensorMeta) -> int:
     if factor.blocks is None:
         return 2 * factor.rank
     size = meta.d_in if factor.side == "input" else meta.d_out
-    mixes_rows = (factor.side == "output") == (meta.layout == "linear")
+    n = size // factor.blocks
     # Exponentials are made one block after another, and rows that are mixed are all kept.
-    return _EXPONENTIAL * (size // factor.blocks) + (size if mixes_rows else 0)
+    mixes_rows = (factor.side == "output") == (meta.layout == "linear")
+    numbers = size * n + _EXPONENTIAL * n * n + (prod(meta.shape) if mixes_rows else 0)
+    return -(-numbers // max(meta.shape))
 
 
 def _check_shape(checkpoint: Checkpoint, name: str, meta: TensorMeta) -> None:
@@ -196,7 +203,8 @@ def _files(checkpoint: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for name in sorted(names):
             path = Path(folder, name)
             relative = path.relative_to(checkpoint.path).as_posix()
-            if relative in checkpoint.shards or name.startswith(".") or name in (LOCK, JOURNAL):
+            ours = name in (LOCK, JOURNAL, UNDO)
+            if relative in checkpoint.shards or name.startswith(".") or ours:
                 continue
             ordinary = path.is_file() and path.suffix not in _OTHER_WEIGHTS
             (copied if ordinary else left_out).append(relative)

@@ -13,6 +13,7 @@ from patchkit.editing.report import TensorResult
 from patchkit.editing.state import SiteState
 from patchkit.factors.action import Factor, dense
 from patchkit.factors.rotation import Rotation
+from patchkit.factors.spectrum import condition
 
 
 def measure_tensor(
@@ -69,9 +70,3 @@ def _lost(product: Tensor, change: Tensor, keys: Tensor, stored: torch.dtype) ->
 
 def _largest_angle(factor: Factor) -> float:
     return factor.norm() if isinstance(factor, Rotation) else 0.0
-
-
-def condition(matrix: Tensor) -> float:
-    """Return the condition number κ₂ of a matrix (d_out, d_in); O(d_out² d_in)."""
-    values = torch.linalg.svdvals(matrix)
-    return float(values[0] / values[-1].clamp_min(torch.finfo(values.dtype).tiny))

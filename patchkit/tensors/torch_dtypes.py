@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from patchkit.errors import FormatError
 
@@ -28,3 +29,10 @@ def dtype_name(dtype: torch.dtype) -> str:
         return _NAMES[dtype]
     except KeyError:
         raise FormatError(f"tensors of type {dtype} cannot be stored") from None
+
+
+def spacing(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the unit in the last place of `dtype` at each magnitude, in fp64."""
+    kind = torch.finfo(dtype)
+    size = values.abs().to(torch.float64).clamp_min(kind.smallest_normal)
+    return torch.ldexp(torch.full_like(size, kind.eps), torch.frexp(size).exponent - 1)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from patchkit.errors import FormatError
 from patchkit.factors.action import Action
@@ -20,12 +21,10 @@ from patchkit.factors.streaming import changed_rows
 from patchkit.patch.filestack import FileStack
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.digests import canonical_json, json_digest, sha256_of_range
+from patchkit.tensors.rewrite import UNDO
 from patchkit.tensors.source import FileSource
 from patchkit.tensors.torch_dtypes import torch_dtype
 from patchkit.undo.blocks import HEAD, decode_block, payload_size
-
-UNDO = "patchkit.undo"
-"""Name of the sidecar inside a patched folder."""
 
 SCHEMA = "patchkit.undo/1"
 MAGIC = SCHEMA.encode() + b"\n"
@@ -50,11 +49,10 @@ class Corrections:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """A sidecar: the patches it takes back, base shards' digests, and corrections by tensor."""
+    """A sidecar: the patches that it takes back, and corrections by tensor."""
 
     source: FileSource
     patches: tuple[str, ...]
-    files: Mapping[str, str]
     tensors: Mapping[str, Corrections]
 
     def damaged(self) -> Iterator[str]:
@@ -92,15 +90,12 @@ class Undo:
             )
 
 
-def to_json(
-    patches: tuple[str, ...], files: Mapping[str, str], tensors: Mapping[str, Corrections]
-) -> bytes:
+def to_json(patches: tuple[str, ...], tensors: Mapping[str, Corrections]) -> bytes:
     """Return the canonical description of a sidecar, with its own digest."""
     body: dict[str, object] = {
         "schema": SCHEMA,
         "rule": RULE,
         "patches": list(patches),
-        "files": dict(files),
         "tensors": {name: asdict(found) for name, found in tensors.items()},
     }
     return canonical_json(body | {"digest": json_digest(body)})
@@ -124,7 +119,7 @@ def read_undo(folder: Path) -> Undo | None:
     data = source.read(end, source.size - _TAIL)
     try:
         undo = _parsed(source, json.loads(data.decode()))
-        unchanged = to_json(undo.patches, undo.files, undo.tensors) == data
+        unchanged = to_json(undo.patches, undo.tensors) == data
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"{UNDO} is damaged: {error}") from error
     if not unchanged:
@@ -133,10 +128,11 @@ def read_undo(folder: Path) -> Undo | None:
     return undo
 
 
-def _parsed(source: FileSource, found: dict[str, dict[str, dict[str, int | str]]]) -> Undo:
-    tensors = {name: Corrections(**fields) for name, fields in found["tensors"].items()}  # type: ignore[arg-type]
-    files = dict(found["files"])
-    return Undo(source, tuple(found["patches"]), files, tensors)  # type: ignore[arg-type]
+def _parsed(source: FileSource, found: dict[str, Any]) -> Undo:
+    tensors = {name: Corrections(**fields) for name, fields in found["tensors"].items()}
+    if any(type(each.start) is not int or type(each.end) is not int for each in tensors.values()):
+        raise TypeError("a place is not a number")
+    return Undo(source, tuple(found["patches"]), tensors)
 
 
 def _check_coverage(undo: Undo, end: int) -> None:

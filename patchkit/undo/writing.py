@@ -12,9 +12,9 @@ from patchkit.factors.streaming import changed_rows, stored_rows
 from patchkit.patch.filestack import FileStack
 from patchkit.patch.parts import tensor_bytes
 from patchkit.tensors.checkpoint import Checkpoint
-from patchkit.tensors.digests import file_digest
+from patchkit.tensors.rewrite import UNDO
 from patchkit.undo.blocks import encode_block
-from patchkit.undo.sidecar import BLOCK, MAGIC, UNDO, Corrections, to_json
+from patchkit.undo.sidecar import BLOCK, MAGIC, Corrections, to_json
 
 
 def write_undo(
@@ -35,9 +35,7 @@ def write_undo(
         for name in stack.names:
             tensors[name] = _write_tensor(file, base, patched, stack, name)
             advance(base.tensor(name).info.nbytes)
-        shards = sorted({base.tensor(name).shard for name in stack.names})
-        files = {shard: file_digest(base.path / shard) for shard in shards}
-        text = to_json(stack.digests, files, tensors)
+        text = to_json(stack.digests, tensors)
         file.write(text + len(text).to_bytes(8, "little"))
         file.flush()
         os.fsync(file.fileno())

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf, isfinite, prod, sqrt
 
 import torch
 from torch import Tensor
 
 from patchkit.factors.action import Action, Factor, Normal
+from patchkit.factors.spectrum import condition
+from patchkit.factors.streaming import changed_rows
 from patchkit.patch.metadata import TensorMeta
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.torch_dtypes import torch_dtype
-from patchkit.verify.weights import changed_rows
 
 EXACT_UP_TO = 1024
 """Shorter side of a matrix up to which all singular values are computed without being asked."""
+_EXACT_NUMBERS = 4 << 20  # and the most numbers of such a matrix, 32 MB in fp64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ def measure(
     whole matrix in memory.
     """
     action = Action.of(factors, meta.layout)
-    whole = deep or min(meta.shape) <= EXACT_UP_TO
+    small = min(meta.shape) <= EXACT_UP_TO and prod(meta.shape) <= _EXACT_NUMBERS
+    whole = deep or small
     before, after, change = _Square(), _Square(), _Square()
     noise, edit = _Along(action.normal), _Along(action.normal)
     kept: list[tuple[Tensor, Tensor]] = []
-    for start, old, new in changed_rows(checkpoint, name, action):
+    for start, rows, new in changed_rows(checkpoint, name, action):
+        old = rows.to(torch.float64)
         stored = new.to(torch_dtype(meta.dtype)).to(torch.float64)
         before.add(old)
         after.add(new)
@@ -63,11 +67,11 @@ def measure(
         edit.add(start, new - old)
         if whole:
             kept.append((old, new))
-    condition, condition_change = _condition(kept) if whole else (None, None)
+    kappa, kappa_change = _condition(kept) if whole else (None, None)
     return Measured(
         norm_change=abs(_ratio(after.root, before.root, 1.0) - 1),
-        condition=condition,
-        condition_change=condition_change,
+        condition=kappa,
+        condition_change=kappa_change,
         rounding=_ratio(noise.root, edit.root, 0.0),
         edit=_ratio(change.root, before.root, 0.0),
     )
@@ -130,19 +134,9 @@ def _orthonormal(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _condition(kept: Sequence[tuple[Tensor, Tensor]]) -> tuple[float | None, float | None]:
-    before, after = (_kappa(torch.cat([pair[i] for pair in kept])) for i in (0, 1))
-    if before is None or after is None:
-        return None, None
-    return before, abs(after / before - 1)
-
-
-def _kappa(w: Tensor) -> float | None:
-    """Return σ₁ / σₙ, None for a matrix without full rank or with values that are not finite."""
-    if not bool(torch.isfinite(w).all()):
-        return None
-    values: Tensor = torch.linalg.svdvals(w)
-    least = float(values[-1])
-    return float(values[0]) / least if least > 0 else None
+    before, after = (condition(torch.cat([pair[i] for pair in kept])) for i in (0, 1))
+    change = abs(after / before - 1)
+    return (before, change) if isfinite(change) else (None, None)
 
 
 def _ratio(numerator: float, denominator: float, of_zeros: float) -> float:

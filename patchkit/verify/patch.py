@@ -11,6 +11,7 @@ from patchkit.events import SILENT, Progress, phase
 from patchkit.factors.action import Factor
 from patchkit.patch.metadata import FORMAT
 from patchkit.patch.parts import read_factors
+from patchkit.patch.patch import Patch
 from patchkit.patch.reader import PatchLayout, as_source, find_damage, read_layout
 from patchkit.report import Check, Report
 from patchkit.tensors.checkpoint import Checkpoint
@@ -23,6 +24,7 @@ from patchkit.verify.measure import Measured, measure
 _NAMES = (
     "digest", "finite", "orthogonality", "base-match", "norm", "condition", "rounding",
 )  # fmt: skip
+_OF_MODEL = ("displacement", "leakage", "facts")
 
 
 def verify_patch(
@@ -30,13 +32,15 @@ def verify_patch(
     base: str | Path | None = None,
     *,
     deep: bool = False,
+    behaviour: bool = False,
     progress: Progress = SILENT,
 ) -> Report:
-    """Check format, digest, finite, orthogonality, base-match, norm, condition and rounding.
+    """Check format, digest, finite, orthogonality, base-match, norm, condition, rounding, and more.
 
     `base` is a checkpoint folder; a patched folder stands for the base it was made from. With it,
     norm and condition are those of the edited weights in fp64, otherwise bounds that hold for any
-    weight; singular values of large matrices are computed only if `deep`. A damaged patch gives a
+    weight; singular values of large matrices are computed only if `deep`. `behaviour` runs the
+    base, with and without the patch, for displacement, leakage and facts. A damaged patch gives a
     negative verdict, not an error: FormatError only if there is no such file, CheckpointError if
     the base cannot be used.
     """
@@ -59,6 +63,7 @@ def verify_patch(
         verdicts.finite_check(factors),
         verdicts.orthogonality_check(defects),
         *_against(checkpoint, layout, factors, defects, deep, progress),
+        *_behaviour(source, checkpoint, behaviour, progress),
     ))  # fmt: skip
 
 
@@ -95,6 +100,22 @@ def _against(
     )
 
 
+def _behaviour(
+    source: ByteSource, checkpoint: Checkpoint | None, behaviour: bool, progress: Progress
+) -> tuple[Check, ...]:
+    if checkpoint is None or not behaviour:
+        needs = "needs --behaviour" if checkpoint is not None else "needs --base and --behaviour"
+        return tuple(Check(name, None, None, True, needs, skipped=True) for name in _OF_MODEL)
+    # Imported here, because checks of bytes need no model.
+    from patchkit.verify.behaviour import behaviour_checks
+
+    try:
+        patch = Patch.read(source)
+    except FormatError as error:
+        return tuple(Check(name, None, None, False, error.message) for name in _OF_MODEL)
+    return behaviour_checks(patch, checkpoint, progress)
+
+
 def _defect(factors: Sequence[Factor]) -> float | str:
     try:
         return defect(factors)
@@ -117,5 +138,8 @@ def _measured(
 
 
 def _unreadable(sentence: str) -> Report:
-    rest = (Check(name, None, None, False, "the file could not be read") for name in _NAMES)
+    rest = (
+        Check(name, None, None, False, "the file could not be read")
+        for name in (*_NAMES, *_OF_MODEL)
+    )
     return Report((Check("format", None, FORMAT, False, sentence), *rest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -97,9 +98,7 @@ def test_damage_never_escapes(seed: int) -> None:
     wanted = normal(seed, 20, 20).bfloat16()
     predicted = wanted.double() + 1e-2 * normal(seed + 1, 20, 20)
     block = bytearray(encode_block(wanted, wanted, predicted))
-    place = int(torch.randint(len(block), (), generator=generator))
+    place = int(torch.randint(HEAD.size, len(block), (), generator=generator))
     block[place] ^= 1 + int(torch.randint(255, (), generator=generator))
-    try:
+    with contextlib.suppress(FormatError):
         assert len(decoded(bytes(block), predicted, torch.bfloat16)) == wanted.nbytes
-    except (FormatError, AssertionError) as error:
-        assert isinstance(error, FormatError) or place < HEAD.size
