@@ -118,6 +118,12 @@ class Run:
         os.replace(self.folder / "state.tmp", self.folder / "state.pt")
         save(self.model, self.tokenizer, self.folder / "snap")
 
+    def _forget_later_rows(self) -> None:
+        """Drop what an interrupted run logged behind its last state: it will be logged again."""
+        path = self.folder / "log.csv"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(line for line in lines if int(line.split(",")[0]) <= self.step))
+
     def _stream(self) -> Iterator[Rows]:
         table = PieceTable(self.world, self.tokenizer, snippets(self.texts))
         whole = self.tokenizer(" ".join(self.texts), add_special_tokens=False)["input_ids"]
@@ -160,6 +166,7 @@ class Run:
         Each row of `log.csv` says step, seconds, loss, passes over the facts and, at snapshots, the
         recall in withheld wordings.
         """
+        self._forget_later_rows()
         last, kept, mean = time.monotonic(), self.used, 0.0
         with open(self.folder / "log.csv", "a", newline="") as file:
             log = csv.writer(file)

@@ -7,7 +7,9 @@ import json
 import subprocess
 import time
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 import torch
@@ -37,43 +39,49 @@ ROOT: Final = Path(__file__).parents[2]
 ASKED: Final = 10_000
 
 
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / max(1, len(values))
-
-
-def of_counterfact(
+def _asked(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, records: Sequence[Record]
-) -> Result:
-    """Return which share of records is known: in the request, paraphrased, and of the neighbours.
+) -> list[dict[str, float]]:
+    """Return for each record whether it is known, and its shares of paraphrases and neighbours.
 
-    Of paraphrases and neighbours the true object is asked for, all of its tokens the argmax.
+    Of those the true object is asked for, all of its tokens the argmax.
     """
     says = known(model, tokenizer, records)
-    figures: Result = {
-        "records": len(records),
-        "argmax": _share(says.argmax),
-        "preferred": _share(says.preferred),
-    }
+    rows = [
+        {"argmax": float(right), "preferred": float(likelier)}
+        for right, likelier in zip(says.argmax, says.preferred, strict=True)
+    ]
     for kind in ("paraphrase", "neighborhood"):
+        # The subject's tokens are not looked at here, so the prompt stands in for its subject.
         clozes = [
-            # The subject's tokens are not looked at here, so the prompt stands in for its subject.
-            Cloze(prompt, record["requested_rewrite"]["target_true"]["str"], prompt)
-            for record in records
-            for prompt in record[f"{kind}_prompts"]
+            [
+                Cloze(p, r["requested_rewrite"]["target_true"]["str"], p)
+                for p in r[f"{kind}_prompts"]
+            ]
+            for r in records
         ]
-        figures[kind] = ask(model, tokenizer, clozes).right.float().mean().item()
-    return figures
+        right = iter(ask(model, tokenizer, list(chain(*clozes))).right.tolist())
+        for row, asked in zip(rows, clozes, strict=True):
+            row[kind] = fmean(islice(right, len(asked)))
+    return rows
 
 
 def counterfact_figures(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, data: Path
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    records: Sequence[Record],
 ) -> Result:
-    """Return the shares for all of CounterFact's dev records, and for the relations taught."""
-    every = counterfact(data)
-    taught = [r for r in every if r["requested_rewrite"]["relation_id"] in world.by_relation]
+    """Return mean shares over all of these records, and over those of the relations taught."""
+    rows = _asked(model, tokenizer, records)
+    taught = [
+        row
+        for row, record in zip(rows, records, strict=True)
+        if record["requested_rewrite"]["relation_id"] in world.by_relation
+    ]
     return {
-        "all": of_counterfact(model, tokenizer, every),
-        "relations_taught": of_counterfact(model, tokenizer, taught),
+        scope: {"records": len(chosen), **{k: fmean(r[k] for r in chosen) for k in chosen[0]}}
+        for scope, chosen in (("all", rows), ("relations_taught", taught))
     }
 
 
@@ -94,7 +102,7 @@ def measure(folder: Path, data: Path, preset: str, seed: int, requests: int) -> 
         **identity(model, folder, len(tokenizer), world),
         "preset": preset,
         "relation_ids": sorted(world.by_relation),
-        "counterfact": counterfact_figures(model, tokenizer, world, data),
+        "counterfact": counterfact_figures(model, tokenizer, world, counterfact(data)),
         "records": {name: len(rows) for name, rows in made.items()},
         "recall": recall(model, tokenizer, world, ASKED),
         **located(model, tokenizer, Recorder(world), requests, seed),

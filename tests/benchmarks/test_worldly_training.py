@@ -21,7 +21,7 @@ from benchmarks.testbeds.records import Recorder, split_of
 from benchmarks.testbeds.report_plot import write_plot
 from benchmarks.testbeds.training import Run, Settings
 from benchmarks.worldly import records as made
-from benchmarks.worldly.report import of_counterfact
+from benchmarks.worldly.report import counterfact_figures
 from benchmarks.worldly.report_page import write_page
 from tests.benchmarks import toy
 
@@ -73,8 +73,10 @@ def test_the_seed_decides_the_weights_also_of_an_interrupted_run(
         begun._learn(rows)
         begun.step += 1
     begun._keep()
+    (tmp_path / "log.csv").write_text("7,1.0,5.0,1.0,\n9,1.0,5.0,1.0,\n")
     assert digest(tmp_path) != digest(trained)
     run(SETTINGS, tmp_path).train()
+    assert [line.split(",")[0] for line in (tmp_path / "log.csv").open()] == ["7", "20"]
     assert digest(tmp_path) == digest(trained)
 
 
@@ -158,12 +160,13 @@ def test_only_what_is_known_is_written(trained: Path, monkeypatch: pytest.Monkey
 def test_the_report_measures_and_writes_its_page(trained: Path, tmp_path: Path) -> None:
     model, tokenizer = load(trained / "snap")
     world, recorder = toy.world(), Recorder(toy.world())
-    shares = of_counterfact(model, tokenizer, counterfact())
+    shares = counterfact_figures(model, tokenizer, world, counterfact()[:9])
+    known = made.known(model, tokenizer, counterfact()[:9])
     result = {
         **identity(model, trained / "snap", len(tokenizer), world),
         "preset": "small",
         "relation_ids": sorted(world.by_relation),
-        "counterfact": {"all": shares, "relations_taught": shares},
+        "counterfact": shares,
         "records": dict.fromkeys(
             [f"{s}_{p}" for s in ("counterfact", "pararel") for p in made.SPLITS] + ["retention"], 3
         ),
@@ -173,11 +176,14 @@ def test_the_report_measures_and_writes_its_page(trained: Path, tmp_path: Path) 
         **surroundings(),
     }
     assert result["recall"]["trained_wordings"]["asked"] == 5
-    assert all(0 <= shares[kind] <= 1 for kind in ("argmax", "preferred", "neighborhood"))
+    assert shares["all"]["argmax"] == pytest.approx(sum(known.argmax) / 9)
+    assert shares["all"]["preferred"] == pytest.approx(sum(known.preferred) / 9)
+    assert 0 <= shares["all"]["neighborhood"] <= 1
+    assert shares["relations_taught"] == shares["all"]
     assert len(result["tracing"]["mlp_restored"]) == 2
     write_page(json.loads(json.dumps(result)), tmp_path / "worldly.md")
     page = (tmp_path / "worldly.md").read_text()
-    assert f"| {len(counterfact())} | {shares['argmax']:.3f} |" in page
+    assert f"| 9 | {shares['all']['argmax']:.3f} |" in page
     assert "{" not in page
 
 
