@@ -1,5 +1,6 @@
 """`patchkit apply`: a patched copy of a checkpoint folder."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,26 @@ OtherBaseFlag = Annotated[
         rich_help_panel="Input",
     ),
 ]
+ResumeFlag = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with what a killed run left.", rich_help_panel="Output"),
+]
+LinkFlag = Annotated[
+    bool,
+    typer.Option(
+        "--link",
+        help="Untouched shards become hard links to the base's where the disk cannot share blocks.",
+        rich_help_panel="Output",
+    ),
+]
+DigestsFlag = Annotated[
+    bool,
+    typer.Option(
+        "--file-digests",
+        help="Lock the sha256 of rewritten shards, before and after.",
+        rich_help_panel="Output",
+    ),
+]
 
 
 def apply(
@@ -57,6 +78,9 @@ def apply(
     out_folder: OutOption = None,
     dry_run: DryRunFlag = False,
     allow_other_base: OtherBaseFlag = False,
+    resume: ResumeFlag = False,
+    link: LinkFlag = False,
+    file_digests: DigestsFlag = False,
     yes: YesFlag = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -70,7 +94,7 @@ def apply(
     target = out_folder or Path(f"{source.resolve().name}-patched")
     if dry_run:
         plan = plan_apply(source, patches, allow_other_base=allow_other_base)
-        _show_plan(out, plan, target)
+        _show_plan(out, plan, target, link=link)
         out.result(_plan_data(plan, target), quiet=str(target))
         return
     with shown(out) as progress:
@@ -80,22 +104,29 @@ def apply(
             target,
             allow_other_base=allow_other_base,
             overwrite=yes,
+            resume=resume,
+            link=link,
+            file_digests=file_digests,
+            # Copying takes the other half.
+            threads=max(1, (os.cpu_count() or 1) // 2),
             progress=progress,
         )
     _show(out, report, target)
     out.result(_data(report, target), quiet=str(target))
 
 
-def _show_plan(out: Out, plan: "ApplyPlan", target: Path) -> None:
-    shards = len(plan.rewritten) + len(plan.cloned)
+def _show_plan(out: Out, plan: "ApplyPlan", target: Path, *, link: bool) -> None:
+    total_shards = len(plan.rewritten) + len(plan.cloned)
+    shards, others = count(len(plan.cloned), "shard"), count(len(plan.others), "other file")
     tensors = count(len(plan.tensors), "tensor")
     changed, total = size(plan.bytes_changed), size(plan.bytes_total)
     out.line(f"Would write {target}")
     out.fields(
         {
-            "rewrite": f"{len(plan.rewritten)} of {count(shards, 'shard')}"
+            "rewrite": f"{len(plan.rewritten)} of {count(total_shards, 'shard')}"
             f" ({tensors}, {changed} of {total} changed)",
-            "copy": f"{count(len(plan.cloned), 'shard')}, {count(len(plan.others), 'other file')}",
+            "link": shards if link else None,
+            "copy": others if link else f"{shards}, {others}",
             "leave out": some(plan.left_out) or None,
             "disk": f"{total} new ({changed} where the disk shares blocks)",
             "memory": f"at most {size(plan.memory_bytes)} above torch",
@@ -125,6 +156,9 @@ def _show(out: Out, report: "ApplyReport", target: Path) -> None:
         {
             "changed": f"{count(report.tensors_changed, 'tensor')} in"
             f" {count(report.shards['rewritten'], 'shard')}; {same} byte-identical",
+            "resumed": f"{count(len(report.resumed), 'shard')} were there already"
+            if report.resumed
+            else None,
             "left out": some(report.left_out) or None,
             "lock": report.lock.name,
         }
@@ -143,6 +177,7 @@ def _data(report: "ApplyReport", target: Path) -> dict[str, object]:
         "tensors_changed": report.tensors_changed,
         "tensors_total": report.tensors_total,
         "shards": dict(report.shards),
+        "resumed": report.resumed,
         "left_out": report.left_out,
         "other_base": report.other_base,
         "bytes_changed": report.bytes_changed,

@@ -82,8 +82,8 @@ def apply_patches(
     run of the same base and patches left. `link` makes untouched shards hard links to the base's
     where the disk cannot share blocks. `file_digests` locks those of rewritten shards before and
     after, for two passes of sha256 over them; `undo` does so too, and keeps what brings the base
-    back where it is gone (`docs/revert.md`). `threads` are torch's for the arithmetic, by default
-    those it has. Memory as `ApplyPlan.memory_bytes`.
+    back where it is gone (`docs/revert.md`). `threads` bounds those of the arithmetic: while
+    files are copied it is slower on all cores than on some. Memory as `ApplyPlan.memory_bytes`.
 
     Raises BaseMismatch, OutputError, InvariantError (a value would not be finite), and what
     `plan_apply` raises.

@@ -53,9 +53,9 @@ def rewrite_tensor(
 
 @contextmanager
 def computing_with(threads: int | None) -> Iterator[None]:
-    """Let torch compute with a number of threads inside the block; None leaves it as it is."""
+    """Let torch compute with at most so many threads inside the block; None leaves its own."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(min(threads or before, before))
     try:
         yield
     finally:

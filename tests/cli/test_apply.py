@@ -1,5 +1,6 @@
 """`patchkit apply`."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from patchkit.patch.patch import Patch
+from patchkit.tensors import rewrite
 from patchkit.tensors.checkpoint import Checkpoint
+from patchkit.tensors.digests import file_digest
 from tests.cli.helpers import EDITED, Check, make_patch, run
 
 
@@ -102,3 +105,51 @@ def test_another_base_only_on_request(base: Path, tmp_path: Path) -> None:
     )
     assert forced.code == 0
     assert f"warning: the base is not the one the patch was made for ({EDITED})" in forced.stderr
+
+
+def test_untouched_shards_become_links_when_asked(base: Path, patch: Path) -> None:
+    planned = run("apply", base, patch, "-o", "out", "--dry-run", "--link")
+    assert "  link     " in planned.stdout
+    assert run("apply", base, patch, "-o", "out", "--link").code == 0
+    edited = Checkpoint.open(base).tensor(EDITED).shard
+    for path in Path("out").iterdir():
+        untouched = path.suffix == ".safetensors" and path.name != edited
+        assert path.stat().st_nlink == (2 if untouched else 1)
+
+
+def test_what_a_killed_run_left_is_gone_on_with(
+    base: Path, patch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(rewrite, "swap", lambda *_, **__: stop())
+        patched.setattr(rewrite, "discard", lambda *_: None)
+        assert run("apply", base, patch, "-o", "out").code == 130
+    assert Path("out.partial").is_dir()
+    other = make_patch(base, seed=5)
+    other.write("other.patch.safetensors")
+    refused = run("apply", base, "other.patch.safetensors", "-o", "out", "--resume")
+    assert refused.code == 1
+    assert "out.partial was begun with patches" in refused.stderr
+    assert "without --resume" in refused.stderr
+    ran = run("apply", base, patch, "-o", "out", "--resume", "--json")
+    assert sorted(ran.data["resumed"]) == sorted(Checkpoint.open(base).shards)
+    assert not Path("out.partial").exists()
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+def test_digests_of_files_are_locked_when_asked(base: Path, patch: Path) -> None:
+    assert run("apply", base, patch, "-o", "out", "--file-digests").code == 0
+    shard = Checkpoint.open(base).tensor(EDITED).shard
+    locked = json.loads(Path("out", "patchkit.lock.json").read_text())["shards"][shard]
+    assert locked["before"] == file_digest(base / shard)
+    assert locked["after"] == file_digest(Path("out", shard))
+
+
+def test_a_download_cache_is_no_output(base: Path, patch: Path) -> None:
+    Path("models--a--b", "snapshots").mkdir(parents=True)
+    refused = run("apply", base, patch, "-o", "models--a--b/snapshots/main")
+    assert refused.code == 1
+    assert "download cache of the Hub" in refused.stderr

@@ -1,8 +1,10 @@
 """The output differs from the base in the edited tensors, and there it is the exact product."""
 
+import errno
 import json
 import os
 import shutil
+import time
 from math import ceil
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from patchkit.apply import apply_patches, lock, plan_apply, shards
 from patchkit.apply import weights as apply_weights
 from patchkit.factors.action import Factor, dense
 from patchkit.models import atlas_path
+from patchkit.patch.drafts import TensorDraft
+from patchkit.patch.metadata import BaseMeta
+from patchkit.patch.patch import build_patch
 from patchkit.tensors import checkpoint
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.digests import file_digest
@@ -288,3 +293,98 @@ def test_applying_twice_gives_the_same_files(tmp_path: Path) -> None:
         apply_patches(base, [tmp_path / "p"], tmp_path / out)
     assert contents(tmp_path / "x") == contents(tmp_path / "y")
     assert file_digest(tmp_path / "x" / "patchkit.lock.json").startswith("sha256:")
+
+
+def test_only_untouched_shards_are_linked_and_only_when_asked(tmp_path: Path) -> None:
+    base = write_folder(tmp_path / "base", weights(torch.float32), shards=3)
+    write_patch(tmp_path / "p", base, {LINEAR[0]: FACTORS[0]})
+    before = contents(base)
+    apply_patches(base, [tmp_path / "p"], tmp_path / "copied")
+    report = apply_patches(base, [tmp_path / "p"], tmp_path / "out", link=True)
+    assert contents(tmp_path / "out") == contents(tmp_path / "copied")
+    edited = Checkpoint.open(base).tensor(LINEAR[0]).shard
+    linked = {path.name for path in (tmp_path / "out").iterdir() if os.stat(path).st_nlink > 1}
+    assert linked == {path.name for path in base.glob("*.safetensors")} - {edited}
+    assert report.shards == {"rewritten": 1, "cloned": 2, "copied": 0}
+    assert contents(base) == before
+    assert all(os.stat(path).st_nlink == 1 for path in (tmp_path / "copied").iterdir())
+
+
+def test_a_disk_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    base = write_folder(tmp_path / "base", weights(torch.float32), shards=3)
+    write_patch(tmp_path / "p", base, {LINEAR[0]: FACTORS[0]})
+    report = apply_patches(base, [tmp_path / "p"], tmp_path / "out", link=True)
+    assert report.shards == {"rewritten": 1, "cloned": 0, "copied": 2}
+    assert {os.stat(path).st_nlink for path in (tmp_path / "out").iterdir()} == {1}
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("kind", ["symlinks", "hard links"])
+def test_a_base_made_of_links_is_never_shared_by_what_is_rewritten(
+    tmp_path: Path, kind: str, link: bool
+) -> None:
+    base = write_folder(tmp_path / "base", weights(torch.float32), shards=3)
+    write_patch(tmp_path / "p", base, {LINEAR[0]: FACTORS[0]})
+    cache = tmp_path / "models--a--b"
+    snapshot = cache / "snapshots" / "0e9e"
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for path in base.iterdir():
+        blob = cache / "blobs" / file_digest(path).removeprefix("sha256:")
+        path.rename(blob)
+        if kind == "symlinks":
+            (snapshot / path.name).symlink_to(Path("..", "..", "blobs", blob.name))
+        else:
+            os.link(blob, snapshot / path.name)
+    before = contents(cache / "blobs")
+    apply_patches(snapshot, [tmp_path / "p"], tmp_path / "out", link=link)
+    edited = tmp_path / "out" / Checkpoint.open(snapshot).tensor(LINEAR[0]).shard
+    blobs = {os.stat(path).st_ino for path in (cache / "blobs").iterdir()}
+    assert os.stat(edited).st_ino not in blobs
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+    assert contents(cache / "blobs") == before
+    assert names(cache) == {"blobs", "snapshots"}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_planning_reads_headers_only(tmp_path: Path) -> None:
+    shards = 200
+    base = tmp_path / "base"
+    base.mkdir()
+    places: dict[str, str] = {}
+    for index in range(shards):  # 400 GB that take no place: what is not written is a hole
+        file = f"model-{index + 1:05}-of-{shards:05}.safetensors"
+        tensors = {
+            f"model.layers.{index}.{name}.weight": {
+                "dtype": "BF16",
+                "shape": [8192, 13 * 1024],
+                "data_offsets": [part * 8192 * 26 * 1024, (part + 1) * 8192 * 26 * 1024],
+            }
+            for part, name in enumerate(["mlp.down_proj", *map(str, range(8))])
+        }
+        header = json.dumps(tensors).encode()
+        with open(base / file, "wb") as out:
+            out.write(len(header).to_bytes(8, "little") + header)
+            out.truncate(8 + len(header) + 9 * 8192 * 26 * 1024)
+        places |= dict.fromkeys(tensors, file)
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    edited = f"model.layers.{shards // 2}.mlp.down_proj.weight"
+    turn = rotation("input", 13 * 1024, 1)
+    draft = TensorDraft((8192, 13 * 1024), "BF16", "linear", "sha256:" + 64 * "0", [turn])
+    build_patch(BaseMeta(), {edited: draft}, None, {}, "test", {}).write(tmp_path / "p")
+
+    begun = time.process_time()
+    plan = plan_apply(base, [tmp_path / "p"])
+    seconds = time.process_time() - begun
+
+    assert (len(plan.rewritten), len(plan.cloned)) == (1, shards - 1)
+    assert plan.bytes_total > 300e9
+    assert seconds < 1

@@ -228,3 +228,20 @@ def test_an_unwritable_place_is_a_sentence(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(OutputError, match="permission denied"), staged_folder(tmp_path / "out"):
         pytest.fail("should not begin")
+
+
+@pytest.mark.parametrize("repository", ["models--a--b", "datasets--a--b", "spaces--a--b"])
+@pytest.mark.parametrize("folder", ["snapshots/0e9e", "blobs", "new"])
+def test_a_download_cache_is_never_written_to(tmp_path: Path, repository: str, folder: str) -> None:
+    inside = tmp_path / "hub" / repository / folder
+    inside.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(inside)
+    for out in (inside / "out", tmp_path / "link" / "out", inside):
+        with (
+            pytest.raises(OutputError, match="download cache of the Hub") as caught,
+            staged_folder(out, overwrite=True),
+        ):
+            pytest.fail("should not begin")
+        assert "-o" in (caught.value.hint or "")
+    assert names(inside) == set()
+    assert names(inside.parent) == {inside.name}
