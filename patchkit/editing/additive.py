@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 from patchkit.editing.batch import Batch
 from patchkit.editing.methods import Finished
 from patchkit.editing.metric import Metric
-from patchkit.editing.place import Place
-from patchkit.editing.rows import keys_in_contexts, mean_key
-from patchkit.editing.state import SiteState, install
-from patchkit.editing.targets import TargetOptions, groups_of, optimise
+from patchkit.editing.rows import mean_key
+from patchkit.editing.spread import spread
+from patchkit.editing.state import SiteState
+from patchkit.editing.targets import TargetOptions
 from patchkit.errors import SolveError
 from patchkit.factors.additive import Additive, AdditiveDense
 from patchkit.factors.kinds import Factor
@@ -84,36 +84,21 @@ def write(
 ) -> dict[int, SiteState]:
     """Write one batch into all of `states`, first layer first, and return the new ones.
 
-    Values are optimised once, at the last layer. Each layer then takes its share of what is still
-    missing there, so that later layers see what earlier ones did. `make` begins a matrix's solver,
-    `sift` may change each factor. The model holds the new weights on return.
+    `make` begins a matrix's solver, `sift` may change each factor. The model holds the new weights
+    on return.
     """
-    layers = sorted(states)
-    new = {
-        layer: replace(states[layer], solver=states[layer].solver or make(states[layer]))
-        for layer in layers
+    started = {
+        layer: replace(state, solver=state.solver or make(state)) for layer, state in states.items()
     }
-    sites = [new[layer].site for layer in layers]
-    groups = groups_of(batch, options)
-    place = Place.behind(model, sites)
-    wanted = optimise(batch, groups, place, options, finished)  # (g, d)
-    heads = [group[0] for group in groups]
-    bare = batch.contexts[0].only(heads)
-    for index, layer in enumerate(layers):
-        state = new[layer]
-        keys = mean_key(keys_in_contexts(model, [state.site], batch.contexts)[layer])[heads]
-        missing = (wanted - place.values(bare)) / (len(layers) - index)
+
+    def step(state: SiteState, keys: Tensor, missing: Tensor) -> SiteState:
         factor = sift(state.solver.factor(keys, missing), state)
-        new[layer] = state.changed(guarded(factor, state))
-        install(model, {layer: new[layer]})
-    written = keys_in_contexts(model, sites, batch.contexts)
-    return {
-        layer: replace(
-            state.remember(written[layer]),
-            solver=state.solver.after(mean_key(written[layer])[heads]),
-        )
-        for layer, state in new.items()
-    }
+        return state.changed(guarded(factor, state))
+
+    def commit(state: SiteState, keys: Tensor) -> SiteState:
+        return replace(state, solver=state.solver.after(keys))
+
+    return spread(model, started, batch, options, step, finished, commit)
 
 
 def guarded(factor: Additive | AdditiveDense, state: SiteState) -> Factor:
