@@ -195,10 +195,9 @@ def one_round(models: dict[str, Model], tokens: torch.Tensor, number: int) -> di
 
 
 def clock(run: Callable[[], object], tokens: torch.Tensor) -> float:
-    """Seconds of one pass, after one to warm up: of the processor, or on the wall for a GPU."""
+    """Seconds of one pass: of the processor, or on the wall for a GPU."""
     now = time.perf_counter if tokens.is_cuda else time.process_time
     wait = torch.cuda.synchronize if tokens.is_cuda else lambda: None
-    run()
     wait()
     start = now()
     run()

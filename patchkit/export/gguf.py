@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from patchkit.errors import OutputError, UnsupportedModel
 from patchkit.export.adapter import Adapter, Storage, matrices
 from patchkit.factors.lowrank import LowRank
+from patchkit.tensors.clone import sync_file
 from patchkit.tensors.rewrite import output_error
 
 # model_type of a base, and the architecture that llama.cpp's conversion makes of it. What is
@@ -71,7 +72,18 @@ def write(adapter: Adapter, out: Path, storage: Storage, *, overwrite: bool) -> 
     check_place(out, overwrite=overwrite)
     sibling = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        writer = gguf.GGUFWriter(sibling, architecture(adapter.architecture))
+        _fill(gguf, sibling, adapter, storage)
+        sync_file(sibling)
+        os.replace(sibling, out)
+    except OSError as error:
+        raise output_error(out, error) from error
+    finally:
+        with suppress(OSError):
+            sibling.unlink(missing_ok=True)
+
+
+def _fill(gguf: Any, path: Path, adapter: Adapter, storage: Storage) -> None:
+    with closing(gguf.GGUFWriter(path, architecture(adapter.architecture))) as writer:
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(adapter.rank))
@@ -82,15 +94,6 @@ def write(adapter: Adapter, out: Path, storage: Storage, *, overwrite: bool) -> 
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
-        with open(sibling, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(sibling, out)
-    except OSError as error:
-        raise output_error(out, error) from error
-    finally:
-        with suppress(OSError):
-            sibling.unlink(missing_ok=True)
 
 
 def read(out: Path, adapter: Adapter) -> dict[str, LowRank]:

@@ -53,12 +53,14 @@ class LowRank:
     def shortest(self) -> LowRank:
         """Return the same product with the least inner size, from its factorised SVD.
 
-        Singular values at the level of rounding, 1e-13 of the largest, are left out.
+        Singular values at the level of rounding, 1e-13 of ‖U‖ ‖V‖, are left out.
         """
         q_up, r_up = torch.linalg.qr(self.up)
         q_down, r_down = torch.linalg.qr(self.down.T)
         left, values, right = torch.linalg.svd(r_up @ r_down.T)
-        keep = int((values > _NOISE * values[:1]).sum())
+        # Not relative to the largest: factors that cancel leave nothing but rounding.
+        size = torch.linalg.matrix_norm(r_up) * torch.linalg.matrix_norm(r_down)
+        keep = int((values > _NOISE * size).sum())
         root = values[:keep].sqrt()
         return LowRank(q_up @ left[:, :keep] * root, (q_down @ right[:keep].T * root).T)
 

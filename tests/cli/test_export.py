@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from patchkit.export import peft, selftest
 from patchkit_cli import export as command
 from tests.cli.helpers import Check, run
 
@@ -12,7 +13,7 @@ def test_a_peft_folder(base: Path, patch: Path, check: Check) -> None:
     ran = check(
         ["export", patch, "--to", "peft", "--base", base, "--yes"],
         human="""
-            ✓ wrote my-lora (3.07 KB) in 0.0s
+            ✓ wrote my-lora (2.14 KB) in 0.0s
               modules  1 module
               rank     4 for every module, alpha 4 (scale 1 everywhere)
               error    ‖ΔW − BA‖ / ‖ΔW‖ = 3e-08
@@ -55,7 +56,7 @@ def test_the_self_test_decides_the_exit_code(
     good = run(*args)
     assert good.code == 0
     assert "adapter and patch differ by up to" in good.stdout
-    monkeypatch.setattr("patchkit.export.selftest.LIMITS", {"float32": 0.0})
+    monkeypatch.setattr(selftest, "LIMITS", {"float32": 0.0})
     bad = run(*args, "--json")
     assert bad.code == 3
     assert bad.data["ok"] is False
@@ -67,7 +68,7 @@ def test_the_self_test_decides_the_exit_code(
 def test_a_rank_that_vllm_does_not_take_is_said(
     base: Path, patch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patchkit.export.peft.VLLM_RANKS", (1,))
+    monkeypatch.setattr(peft, "VLLM_RANKS", (1,))
     ran = run("export", patch, "--base", base)
     assert ran.code == 0
     assert "warning: vLLM takes adapters up to rank 512, and this one has 4" in ran.stderr

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from patchkit.apply import apply_patches
 from patchkit.base import load_model
 from patchkit.errors import BaseMismatch, CheckpointError, InvariantError, OutputError
-from patchkit.export import export
+from patchkit.export import export, peft
 from patchkit.export.peft import read, vllm_rank
 from patchkit.factors.action import dense
 from patchkit.factors.additive import AdditiveDense
@@ -154,7 +154,7 @@ def test_the_self_test_sees_a_wrong_adapter(
     assert export(base, [file], tmp_path / "lora", self_test=True).ok
     true = read(tmp_path / "lora")
     wrong = {module: type(low)(-low.up, low.down) for module, low in true.items()}
-    monkeypatch.setattr("patchkit.export.peft.read", lambda folder: wrong)
+    monkeypatch.setattr(peft, "read", lambda folder: wrong)
     report = export(base, [file], tmp_path / "lora", overwrite=True, self_test=True)
     assert report.self_test is not None
     assert not report.ok
@@ -218,7 +218,7 @@ def test_a_failure_while_writing_leaves_nothing(
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("patchkit.export.peft.save_file", fail)
+    monkeypatch.setattr(peft, "save_file", fail)
     with pytest.raises(OutputError, match="no space"):
         export(base, [file], tmp_path / "lora")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
