@@ -2,11 +2,14 @@
 
     python benchmarks/apply.py --write benchmarks/results/apply.json
 
-Makes a sharded bf16 checkpoint and a random patch in a temporary folder, then measures, each in
-its own process: peak memory of applying above that of a process that imported torch; seconds of
-applying beside those of `cp` of the rewritten shards, both with the base in the page cache (apply
-waits for the disk, plain `cp` does not), and the processor time of both; and compares every byte
-outside the edited ranges. Needs about three times the checkpoint's size of disk.
+Makes a sharded bf16 checkpoint and random patches in a temporary folder, then measures, each in
+its own process: seconds of applying, with half of the cores computing as on the command line,
+beside those of `cp` of the rewritten shards, in turns and both with the base in the page cache
+(apply waits for the disk, plain `cp` does not), and the processor time of both; the same with
+digests of whole files; peak memory above that of a process that imported torch, also at the
+highest rank for which 300 MB are promised; seconds of planning for an index of 200 shards; and
+compares every byte outside the edited ranges. Ratios are of the fastest runs. Needs about three
+times the checkpoint's size of disk.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ import math
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,7 @@ import torch
 from safetensors.torch import save_file
 
 from patchkit.apply.lock import read_lock
+from patchkit.factors import Side
 from patchkit.factors.rotation import Rotation
 from patchkit.patch.metadata import BaseMeta
 from patchkit.patch.patch import TensorDraft, build_patch
@@ -46,10 +49,19 @@ BASELINE = f"{PEAK}\nimport torch\nprint(peak())"
 APPLY = f"""{PEAK}
 import json, sys, time, torch
 from patchkit.apply import apply_patches
-start = time.process_time()
-report = apply_patches(sys.argv[1], [sys.argv[2]], sys.argv[3])
+start, options = time.process_time(), json.loads(sys.argv[4])
+report = apply_patches(sys.argv[1], [sys.argv[2]], sys.argv[3], **options)
 print(json.dumps([report.seconds, time.process_time() - start, peak()]))
 """
+PLAN = """
+import sys, time
+from patchkit.apply import plan_apply
+start = time.monotonic()
+plan_apply(sys.argv[1], [sys.argv[2]])
+print(time.monotonic() - start)
+"""
+WIDEST = 256  # planes of a rotation that spans 512 dimensions
+THREADS = max(1, (os.cpu_count() or 1) // 2)
 
 
 def main() -> None:
@@ -87,10 +99,18 @@ def parse() -> argparse.Namespace:
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     base, patch, out = folder / "base", folder / "p.patch.safetensors", folder / "out"
     make_checkpoint(base, options)
-    make_patch(base, patch, options)
+    make_patch(base, patch, options.side, options.rank, options)
     baseline = int(run(BASELINE))
     runs = [one_run(base, patch, out, keep=i == options.repeat - 1) for i in range(options.repeat)]
     rewritten = rewritten_shards(out)
+    differing = differing_outside(base, out)
+    shutil.rmtree(out)
+    peaks = {f"{options.side} {2 * options.rank}": max(r["peak"] for r in runs) - baseline}
+    for side in ("input", "output"):
+        make_patch(base, patch, side, WIDEST, options)
+        peaks[f"{side} {2 * WIDEST}"] = apply_once(base, patch, out)[2] - baseline
+        shutil.rmtree(out)
+    best = {key: min(r[key] for r in runs) for key in TIMES}
     return {
         "testbed": f"llama shapes, d {options.hidden}, d_ff {options.inner}, "
         f"{options.layers} layers, {options.shards} shards, BF16",
@@ -99,25 +119,28 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         "edited_tensors": options.edited,
         "side": options.side,
         "rank": options.rank,
-        "patch_bytes": patch.stat().st_size,
-        "peak_memory_above_torch_bytes": max(r["peak"] for r in runs) - baseline,
+        "peak_memory_above_torch_bytes": max(peaks.values()),
+        "peaks_by_side_and_dimensions": peaks,
         "torch_imported_bytes": baseline,
-        **{f"{key}_seconds": statistics.median(r[key] for r in runs) for key in TIMES},
-        "time_ratio": ratio(runs, "apply", "cp"),
-        "time_ratio_synced": ratio(runs, "apply", "cp_synced"),
+        **{f"{key}_seconds": round(value, 3) for key, value in best.items()},
+        "time_ratio": best["apply"] / best["cp"],
+        "time_ratio_synced": best["apply"] / best["cp_synced"],
+        "time_ratio_synced_with_file_digests": best["apply_digests"] / best["cp_synced"],
         "runs": [{key: round(value, 3) for key, value in r.items() if key in TIMES} for r in runs],
-        "bytes_differing_outside_edited": differing_outside(base, out),
+        "planning_200_shards_seconds": round(planning(folder, options), 3),
+        "bytes_differing_outside_edited": differing,
         "load_average": os.getloadavg()[0],
         "repeats": options.repeat,
         "seed": options.seed,
-        "threads": torch.get_num_threads(),
+        "threads": THREADS,
+        "cores": os.cpu_count(),
         "device": platform.machine() + " CPU",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "commit": commit(),
     }
 
 
-TIMES = ("apply", "cp", "cp_synced", "apply_cpu", "cp_cpu")
+TIMES = ("apply", "apply_digests", "cp", "cp_synced", "apply_cpu", "cp_cpu")
 
 
 def children_seconds() -> float:
@@ -127,31 +150,67 @@ def children_seconds() -> float:
 
 
 def one_run(base: Path, patch: Path, out: Path, *, keep: bool) -> dict[str, float]:
-    """Time `cp`, then apply, from the same state: base in the page cache, nothing to write back."""
+    """Time each from the same state: base in the page cache, nothing to write back."""
     copy = out.with_name("copy")
-    shards = [str(path) for path in sorted(base.glob("*.safetensors"))]
     edited = rewritten_by(base, patch)
-    sources = [path for path in shards if Path(path).name in edited]
     settle(base)
     copy.mkdir()
     start, busy = time.monotonic(), children_seconds()
-    subprocess.run(["cp", *sources, str(copy)], check=True)
+    subprocess.run(["cp", *(str(base / name) for name in edited), str(copy)], check=True)
     copied, copying = time.monotonic() - start, children_seconds() - busy
     os.sync()
     synced = time.monotonic() - start
     shutil.rmtree(copy)
     settle(base)
-    seconds, busy, peak = json.loads(run(APPLY, str(base), str(patch), str(out)))
+    hashed, _, _ = apply_once(base, patch, out, file_digests=True)
+    shutil.rmtree(out)
+    settle(base)
+    seconds, busy, peak = apply_once(base, patch, out)
     if not keep:
         shutil.rmtree(out)
     return {
         "apply": seconds,
+        "apply_digests": hashed,
         "apply_cpu": busy,
         "peak": peak,
         "cp": copied,
         "cp_cpu": copying,
         "cp_synced": synced,
     }
+
+
+def apply_once(base: Path, patch: Path, out: Path, **options: bool) -> tuple[float, float, int]:
+    """Seconds, processor seconds and peak bytes of applying in a process of its own."""
+    text = json.dumps({"threads": THREADS, **options})
+    seconds, busy, peak = json.loads(run(APPLY, str(base), str(patch), str(out), text))
+    return seconds, busy, peak
+
+
+def planning(folder: Path, options: argparse.Namespace) -> float:
+    """Seconds to plan for 200 shards, the tensors of which are holes in their files."""
+    base, patch = folder / "many", folder / "many.patch.safetensors"
+    base.mkdir()
+    places: dict[str, str] = {}
+    for shard in range(200):
+        file = f"model-{shard + 1:05}-of-00200.safetensors"
+        names = [f"model.layers.{shard}.{name}.weight" for name in ("mlp.down_proj", *"abcdefgh")]
+        size = 2 * options.hidden * options.inner
+        header = json.dumps({
+            name: {
+                "dtype": "BF16",
+                "shape": [options.hidden, options.inner],
+                "data_offsets": [index * size, (index + 1) * size],
+            }
+            for index, name in enumerate(names)
+        }).encode()  # fmt: skip
+        with open(base / file, "wb") as out:
+            out.write(len(header).to_bytes(8, "little") + header)
+            out.truncate(8 + len(header) + len(names) * size)
+        places |= dict.fromkeys(names, file)
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (base / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    make_patch(base, patch, "input", 1, options)
+    return min(float(run(PLAN, str(base), str(patch))) for _ in range(options.repeat))
 
 
 def make_checkpoint(folder: Path, options: argparse.Namespace) -> None:
@@ -189,7 +248,7 @@ def random(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     return values.repeat(-(-size // len(values)))[:size].reshape(shape)
 
 
-def make_patch(base: Path, path: Path, options: argparse.Namespace) -> None:
+def make_patch(base: Path, path: Path, side: Side, rank: int, options: argparse.Namespace) -> None:
     """Random rotations of the first matrices, neighbours of which lie in different shards."""
     checkpoint = Checkpoint.open(base)
     generator = torch.Generator().manual_seed(options.seed + 1)
@@ -197,9 +256,9 @@ def make_patch(base: Path, path: Path, options: argparse.Namespace) -> None:
     for layer in range(options.edited):
         name = f"model.layers.{layer}.mlp.down_proj.weight"
         info = checkpoint.tensor(name).info
-        size = info.shape[1] if options.side == "input" else info.shape[0]
-        x, y = torch.randn(2, size, options.rank, generator=generator) / size**0.5
-        rotation = Rotation(options.side, x, y)
+        size = info.shape[1] if side == "input" else info.shape[0]
+        x, y = torch.randn(2, size, rank, generator=generator) / size**0.5
+        rotation = Rotation(side, x, y)
         shape = (info.shape[0], info.shape[1])
         digest = checkpoint.digest(name)
         drafts[name] = TensorDraft(shape, info.dtype, "linear", digest, [rotation])
@@ -263,10 +322,6 @@ def rewritten_shards(out: Path) -> list[str]:
 def run(code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def ratio(runs: list[dict[str, float]], one: str, two: str) -> float:
-    return statistics.median(r[one] for r in runs) / statistics.median(r[two] for r in runs)
 
 
 def size_of(folder: Path) -> int:
