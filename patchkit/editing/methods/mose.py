@@ -111,8 +111,8 @@ def procrustes(cross: Tensor, fixed: Tensor | None = None) -> Tensor:
         free = torch.linalg.qr(fixed, mode="complete")[0][:, fixed.shape[1] :]
         inner = procrustes(free.T @ cross @ free)
         inner.diagonal().sub_(1.0)
-        eye = torch.eye(len(cross), dtype=cross.dtype, device=cross.device)
-        return eye + free @ inner @ free.T
+        around: Tensor = free @ inner @ free.T
+        return around + torch.eye(len(cross), dtype=cross.dtype, device=cross.device)
     left, _, right = torch.linalg.svd(cross)
     rotation: Tensor = left @ right
     if float(torch.linalg.det(rotation)) < 0:
