@@ -20,35 +20,34 @@ from transformers import PreTrainedModel
 from patchkit.errors import InvariantError, UnsupportedModel
 from patchkit.factors.action import dense
 from patchkit.patch.metadata import TensorMeta
+from patchkit.patch.parts import tensor_bytes
 from patchkit.patch.patch import Patch
 from patchkit.patch.stack import check_digest, check_site, stacked, weight_digest
 from patchkit.tensors.checkpoint import Checkpoint
+from patchkit.tensors.digests import bytes_digest
 from patchkit.tensors.layout import Site, locate
 from patchkit.tensors.torch_dtypes import torch_dtype
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Swap:
-    """One weight: the parameter, what it held before, and what it holds while patched."""
+    """One weight: the parameter, what it held before, and the digest of what it holds patched."""
 
     name: str
     parameter: nn.Parameter
     before: Tensor
-    after: Tensor
+    after: str
 
     def stands(self) -> bool:
         """Whether the parameter still holds what was put there, perhaps on another device."""
-        now = self.parameter.detach()
-        if now.data_ptr() == self.after.data_ptr():
-            return True
-        same = now.shape == self.after.shape and now.dtype == self.after.dtype
-        return same and torch.equal(now.to(self.after.device), self.after)
+        return bytes_digest(tensor_bytes(self.parameter)) == self.after
 
 
 class Handle:
     """Patches that are applied to a model; `revert` takes them off.
 
-    Handles of one model are a stack: the last applied is reverted first.
+    Handles of one model are a stack: the last applied is reverted first. A weight that anything
+    else has changed in between, in place or not, is noticed.
     """
 
     def __init__(self, swaps: Sequence[_Swap]) -> None:
@@ -79,8 +78,8 @@ class Handle:
                     hint="revert the patches that were applied later first",
                     details={"tensor": swap.name},
                 )
-        for swap in self._swaps or ():
-            swap.parameter.data = swap.before.to(swap.parameter.device)
+        swaps = self._swaps or ()
+        _put([(swap.parameter, swap.before.to(swap.parameter.device)) for swap in swaps])
         self._swaps = None
 
 
@@ -96,21 +95,38 @@ def apply(
     Patches made on top of others are given together with those. The base is recognised by the
     digests of `checkpoint`'s tensors, or without it by the model's own weights cast to the type in
     which the base is stored. Raises BaseMismatch (other weights, shapes, or a patch that is
-    missing before another) and UnsupportedModel; the model is then as it was.
+    missing before another), UnsupportedModel, and InvariantError (a value would not be finite);
+    the model is then as it was.
     """
     joined = stacked(patches)
     found = locate(model, joined)
-    swaps = []
+    places: list[tuple[nn.Parameter, Tensor]] = []
     for name, stack in joined.items():
         meta = stack.meta
         parameter = _parameter(model, found[name], meta)
         if not allow_other_base:
             _check_base(name, meta, parameter, checkpoint)
         stored = dense(parameter.detach(), stack.factors, meta.layout).to(torch_dtype(meta.dtype))
-        swaps.append(_Swap(name, parameter, parameter.data, stored.to(parameter.dtype)))
-    for swap in swaps:
-        swap.parameter.data = swap.after
+        _check_finite(name, new := stored.to(parameter.dtype))
+        places.append((parameter, new))
+    swaps = [
+        _Swap(name, parameter, parameter.data, bytes_digest(tensor_bytes(new)))
+        for name, (parameter, new) in zip(joined, places, strict=True)
+    ]
+    _put(places)
     return Handle(swaps)
+
+
+def _put(places: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
+    """Give parameters other data: all of them, or none if anything comes between."""
+    before = [parameter.data for parameter, _ in places]
+    try:
+        for parameter, data in places:
+            parameter.data = data
+    except BaseException:
+        for (parameter, _), data in zip(places, before, strict=True):
+            parameter.data = data
+        raise
 
 
 @contextmanager
@@ -138,6 +154,15 @@ def _parameter(model: PreTrainedModel, site: Site, meta: TensorMeta) -> nn.Param
             hint="load the model without offloading",
         )
     return weight
+
+
+def _check_finite(name: str, weight: Tensor) -> None:
+    if not bool(torch.isfinite(weight).all()):
+        raise InvariantError(
+            f"{name} would hold values that are not finite as {weight.dtype}",
+            hint="load the model in the type in which the base is stored, or in float32",
+            details={"tensor": name},
+        )
 
 
 def _check_base(

@@ -88,14 +88,14 @@ def _without_lock(path: Path, sentence: str) -> Report:
     tensor = None
     with suppress(PatchkitError):
         source, patched = FileSource(path / LOCK), Checkpoint.open(path)
-        text = source.read(0, source.size)
+        text = source.read(0, source.size).decode("utf-8", "replace")
         tensor = suspect_in_lock(text, patched, _stated_base(path, text))
     detail = f"{sentence}; it is wrong about {tensor}" if tensor else sentence
     rest = _skipped("the lock could not be read", "shards", *_OF_WEIGHTS, *_OF_MORE)
     return Report((Check("lock", None, None, False, detail, tensor), *rest))
 
 
-def _stated_base(path: Path, lock: bytes) -> Checkpoint | None:
+def _stated_base(path: Path, lock: str) -> Checkpoint | None:
     """The base that a lock names, damaged or not, if it is there."""
     try:
         stated = json.loads(lock)["base"]["path"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -35,46 +35,45 @@ def described_at(text: str, position: int, names: Iterable[str]) -> str | None:
     return best if best is not None and 0 <= places[best] <= position else None
 
 
-def suspect_in_lock(data: bytes, patched: Checkpoint, base: Checkpoint | None) -> str | None:
+def suspect_in_lock(text: str, patched: Checkpoint, base: Checkpoint | None) -> str | None:
     """Name a tensor of which a damaged lock says something untrue, None if there is none.
 
     Where the text cannot be parsed, it is the tensor in whose entry parsing failed.
     """
-    text = data.decode("utf-8", "replace")
+    absent = [name for name in patched.tensors if json.dumps(name) not in text]
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        entries = re.findall(r'^    ("[^\n]*"): {$', text, re.MULTILINE)
-        names = [name for entry in entries if (name := _text(entry)) is not None]
-        position = getattr(error, "pos", 0)
-        return _known(described_at(text, position, names), patched)
+        entry = _entry_before(text, getattr(error, "pos", 0))
+        return entry if entry in patched.tensors else _nearest(entry, absent)
     tensors = found.get("tensors") if isinstance(found, dict) else None
     if not isinstance(tensors, dict):
         return None
     wrong = (name for name, entry in tensors.items() if _untrue(name, entry, patched, base))
-    return _known(next(wrong, None), patched)
+    name = next(wrong, None)
+    return name if name is None or name in patched.tensors else _nearest(name, absent)
+
+
+def _entry_before(text: str, position: int) -> str:
+    """The key of the last line before a position that is indented as entries of a lock are."""
+    entries = re.findall(r"^ {4}(?! )(.*)$", text[: text.find("\n", position)], re.MULTILINE)
+    line = entries[-1] if entries else ""
+    whole = re.match('"([^"]*)"', line)
+    return whole[1] if whole else line.strip(' :{"')
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """The name that a damaged one most likely was."""
+    return next(iter(get_close_matches(name, names, n=1)), None)
 
 
 def _untrue(name: str, entry: object, patched: Checkpoint, base: Checkpoint | None) -> bool:
     if not isinstance(entry, Mapping) or name not in patched.tensors:
         return True
-    wanted = {"shard": patched.tensors[name].shard, "after": patched.digest(name)}
-    if base is not None and name in base.tensors:
-        wanted["before"] = base.digest(name)
-    else:
-        wanted["before"] = str(entry.get("before"))
+    known = base is not None and name in base.tensors
+    wanted = {
+        "shard": patched.tensors[name].shard,
+        "after": patched.digest(name),
+        "before": base.digest(name) if base is not None and known else entry.get("before"),
+    }
     return dict(entry) != wanted
-
-
-def _known(name: str | None, patched: Checkpoint) -> str | None:
-    """The tensor of the checkpoint that is nearest to a name that may itself be damaged."""
-    if name is None or name in patched.tensors:
-        return name
-    return next(iter(get_close_matches(name, patched.tensors, n=1)), None)
-
-
-def _text(quoted: str) -> str | None:
-    try:
-        return str(json.loads(quoted))
-    except ValueError:
-        return None

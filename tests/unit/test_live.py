@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from patchkit import live
 from patchkit.base import load_model
 from patchkit.errors import BaseMismatch, InvariantError, UnsupportedModel
 from patchkit.factors.action import dense
@@ -213,6 +214,59 @@ def test_moving_the_model_keeps_the_handle() -> None:
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     handle.revert()
+    assert same(model, before)
+
+
+def test_a_change_in_place_is_noticed() -> None:
+    model = tiny("llama2")
+    patch = random_patch(model)
+    handle = apply(model, patch)
+    weight = model.get_submodule(sites(model)[1].module).weight
+    kept = weight.data[0, 0].clone()
+    weight.data[0, 0] += 1
+    held = state(model)
+    with pytest.raises(InvariantError, match="was changed") as caught:
+        handle.revert()
+    assert caught.value.details["tensor"] == sites(model)[1].tensor
+    assert same(model, held)
+    weight.data[0, 0] = kept
+    handle.revert()
+    assert not handle.active
+
+
+class Parameter:
+    """Stands for one; the value 13 it refuses."""
+
+    def __init__(self, data: int) -> None:
+        self._data = data
+
+    @property
+    def data(self) -> int:
+        return self._data
+
+    @data.setter
+    def data(self, value: int) -> None:
+        if value == 13:
+            raise KeyboardInterrupt
+        self._data = value
+
+
+def test_weights_are_put_all_or_none() -> None:
+    parameters = [Parameter(i) for i in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        live._put([(p, new) for p, new in zip(parameters, (7, 8, 13), strict=True)])  # type: ignore[misc]
+    assert [p.data for p in parameters] == [0, 1, 2]
+    live._put([(p, 5) for p in parameters])  # type: ignore[misc]
+    assert [p.data for p in parameters] == [5, 5, 5]
+
+
+def test_values_that_overflow_are_refused() -> None:
+    model = tiny("llama2").to(torch.float16)
+    model.get_submodule(sites(model)[1].module).weight.fill_(6e4)
+    patch = random_patch(model)
+    before = state(model)
+    with pytest.raises(InvariantError, match="not finite"):
+        apply(model, patch)
     assert same(model, before)
 
 

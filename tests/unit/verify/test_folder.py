@@ -24,7 +24,10 @@ from tests.unit.tensors.folders import (
     write_patch,
 )
 
-NAMES = ["lock", "digest", "base-match", "patched-match", "unchanged"]
+NAMES = [
+    "lock", "shards", "digest", "base-match", "patched-match", "unchanged", "undo", "facts",
+]  # fmt: skip
+OF_BASE = ["base-match", "patched-match", "unchanged"]
 
 
 def patched(tmp_path: Path, dtype: torch.dtype = torch.bfloat16, *, conv: bool = False) -> Path:
@@ -53,11 +56,15 @@ def test_what_apply_wrote(tmp_path: Path, dtype: torch.dtype, conv: bool) -> Non
     report = verify_folder(patched(tmp_path, dtype, conv=conv))
     assert [check.name for check in report.checks] == NAMES
     assert report.ok
-    assert not report.skipped
+    assert {check.name: check.detail for check in report.skipped} == {
+        "undo": "made without --undo",
+        "facts": "needs --behaviour",
+    }
     values = {check.name: (check.value, check.limit) for check in report.checks}
     assert values["digest"] == values["base-match"] == values["patched-match"] == (2, 2)
     total = len(weights(dtype, conv=conv))
     assert values["unchanged"] == (total - 2, total - 2)
+    assert values["shards"] == (2, 2)
 
 
 def test_a_changed_edited_tensor(tmp_path: Path) -> None:
@@ -104,8 +111,8 @@ def test_what_is_gone_is_said(tmp_path: Path, gone: str) -> None:
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     report = verify_folder(folder)
     assert report.ok
-    assert [check.name for check in report.skipped] == ["base-match", "patched-match", "unchanged"]
-    assert all("gone" in check.detail for check in report.skipped)
+    assert [check.name for check in report.skipped][-5:] == [*OF_BASE, "undo", "facts"]
+    assert all("gone" in report[name].detail for name in OF_BASE)
     assert report["digest"].value == 2
 
 
@@ -118,6 +125,7 @@ def test_a_changed_lock(tmp_path: Path) -> None:
     report = verify_folder(folder)
     assert [check.name for check in report.checks] == NAMES
     assert [check.name for check in report.failed] == ["lock"]
+    assert report["lock"].tensor == LINEAR[0]
 
 
 def test_a_folder_without_a_lock_is_an_error(tmp_path: Path) -> None:
