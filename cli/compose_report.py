@@ -38,7 +38,7 @@ def report(out: Out, made: "Composition", digest: str, target: Path, *, compress
 
 def _tensors(found: "ComposeReport") -> str:
     shared = sum(len(tensor.patches) > 1 for tensor in found.tensors)
-    several = f", {shared} edited by several patches" if len(found.order) > 1 else ""
+    several = f" ({shared} edited by several patches)" if len(found.order) > 1 else ""
     return f"{len(found.tensors)}{several}"
 
 

@@ -45,7 +45,8 @@ def facts(
     records = _records(found)
     warnings = [problem_data(problem) for problem in found.warnings]
     data = {"path": str(source), "format": found.format, "count": len(records)}
-    out.result({**data, "warnings": warnings, "facts": records}, quiet=None)
+    ids = [fact.id for fact in found.facts]
+    out.result({**data, "warnings": warnings, "ids": ids, "facts": records}, quiet=None)
     out.records(records)
 
 
@@ -76,7 +77,8 @@ def _show(out: Out, source: Path, found: "FactsFile", every: bool) -> None:
     shown = len(found.facts) if every else SHOWN_FACTS
     pairs = list(zip(found.places, found.facts, strict=True))
     rows = [_row(place, fact) for place, fact in pairs[:shown]]
-    out.table((found.place_name.upper(), "FACT", "TARGET", "INSTEAD OF"), rows, right="R")
+    heads = (found.place_name.upper(), "FACT", "TARGET", "INSTEAD OF", "ID")
+    out.table(heads, rows, right="R")
     if len(pairs) > shown:
         out.line(f"… {len(pairs) - shown} more (--all)")
     odd = f", {count(len(found.warnings), 'warning')}" if found.warnings else ""
@@ -84,7 +86,7 @@ def _show(out: Out, source: Path, found: "FactsFile", every: bool) -> None:
 
 
 def _row(place: int, fact: "Fact") -> Row:
-    return Row(place, fact.text, fact.target, fact.target_true or "—")
+    return Row(place, fact.text, fact.target, fact.target_true or "—", fact.id)
 
 
 def _records(found: "FactsFile") -> list[dict[str, object]]:

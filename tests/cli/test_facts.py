@@ -14,8 +14,8 @@ def test_a_good_file(check: Check) -> None:
     check(
         ["facts", "facts.jsonl"],
         human="""
-            LINE  FACT                      TARGET  INSTEAD OF
-               1  The capital of France is  Rome    —
+            LINE  FACT                      TARGET  INSTEAD OF  ID
+               1  The capital of France is  Rome    —           a
             ✓ 1 fact in facts.jsonl (jsonl)
             """,
         json={
@@ -24,6 +24,7 @@ def test_a_good_file(check: Check) -> None:
             "count": 1,
             "format": "jsonl",
             "warnings": [],
+            "ids": ["a"],
             "facts": [json.loads(GOOD)],
         },
         quiet='{"id":"a","prompt":"The capital of {} is","subject":"France","target":"Rome"}',
