@@ -12,6 +12,7 @@ from patchkit.editing.confinement import Confinement
 from patchkit.editing.report import TensorResult
 from patchkit.editing.state import SiteState
 from patchkit.factors.action import Factor, dense
+from patchkit.factors.blocks import RotationBlocks
 from patchkit.factors.rotation import Rotation
 from patchkit.factors.spectrum import condition
 
@@ -69,4 +70,4 @@ def _lost(product: Tensor, change: Tensor, keys: Tensor, stored: torch.dtype) ->
 
 
 def _largest_angle(factor: Factor) -> float:
-    return factor.norm() if isinstance(factor, Rotation) else 0.0
+    return factor.norm() if isinstance(factor, Rotation | RotationBlocks) else 0.0
