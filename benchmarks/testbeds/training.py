@@ -126,8 +126,9 @@ class Run:
 
     def _stream(self) -> Iterator[Rows]:
         table = PieceTable(self.world, self.tokenizer, snippets(self.texts))
-        whole = self.tokenizer(" ".join(self.texts), add_special_tokens=False)["input_ids"]
-        rows = batches(table, np.array(whole, np.int32), self.settings.rows, self.settings.seed)
+        encode = self.tokenizer.backend_tokenizer.encode
+        prose = np.array(encode(" ".join(self.texts), add_special_tokens=False).ids, np.int32)
+        rows = batches(table, prose, self.settings.rows, self.settings.seed)
         return itertools.islice(rows, self.step, None)
 
     def _draws(self) -> Draws:

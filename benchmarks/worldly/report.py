@@ -39,6 +39,13 @@ ROOT: Final = Path(__file__).parents[2]
 ASKED: Final = 10_000
 
 
+def _of_prompts(record: Record, prompts: Sequence[str]) -> list[Cloze]:
+    """Return clozes that ask for a record's true object."""
+    target = record["requested_rewrite"]["target_true"]["str"]
+    # The subject's tokens are not looked at, so the whole prompt stands in for its subject.
+    return [Cloze(prompt, target, prompt) for prompt in prompts]
+
+
 def _asked(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, records: Sequence[Record]
 ) -> list[dict[str, float]]:
@@ -52,14 +59,7 @@ def _asked(
         for right, likelier in zip(says.argmax, says.preferred, strict=True)
     ]
     for kind in ("paraphrase", "neighborhood"):
-        # The subject's tokens are not looked at here, so the prompt stands in for its subject.
-        clozes = [
-            [
-                Cloze(p, r["requested_rewrite"]["target_true"]["str"], p)
-                for p in r[f"{kind}_prompts"]
-            ]
-            for r in records
-        ]
+        clozes = [_of_prompts(record, record[f"{kind}_prompts"]) for record in records]
         right = iter(ask(model, tokenizer, list(chain(*clozes))).right.tolist())
         for row, asked in zip(rows, clozes, strict=True):
             row[kind] = fmean(islice(right, len(asked)))

@@ -49,6 +49,10 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "snap" / "model.safetensors").read_bytes()).hexdigest()
 
 
+def read_log(folder: Path) -> list[list[str]]:
+    return list(csv.reader((folder / "log.csv").read_text().splitlines()))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
@@ -57,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_twenty_steps_lower_the_loss(trained: Path) -> None:
-    rows = list(csv.reader((trained / "log.csv").read_text().splitlines()))
+    rows = read_log(trained)
     model, tokenizer = load(trained / "snap")
     fresh = toy.model()
     clozes = [of_fact(toy.world(), fact, 0) for fact in toy.world().facts]
@@ -76,13 +80,13 @@ def test_the_seed_decides_the_weights_also_of_an_interrupted_run(
     (tmp_path / "log.csv").write_text("7,1.0,5.0,1.0,\n9,1.0,5.0,1.0,\n")
     assert digest(tmp_path) != digest(trained)
     run(SETTINGS, tmp_path).train()
-    assert [line.split(",")[0] for line in (tmp_path / "log.csv").open()] == ["7", "20"]
+    assert [row[0] for row in read_log(tmp_path)] == ["7", "20"]
     assert digest(tmp_path) == digest(trained)
 
 
 def test_training_ends_at_the_recall_wanted(tmp_path: Path) -> None:
     run(replace(SETTINGS, snapshot_minutes=0.0, stop_recall=0.0), tmp_path).train()
-    (row,) = csv.reader((tmp_path / "log.csv").read_text().splitlines())
+    (row,) = read_log(tmp_path)
     assert int(row[0]) == 1
     assert 0 <= float(row[4]) <= 1
 
