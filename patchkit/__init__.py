@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from patchkit.editing import EditReport as EditReport
     from patchkit.editing import edit as edit
     from patchkit.editing import plan_edit as plan_edit
+    from patchkit.editing.rebuild import rebuild as rebuild
     from patchkit.editing.recipe import Recipe as Recipe
     from patchkit.editing.recipe import read_recipe as read_recipe
     from patchkit.errors import BaseMismatch as BaseMismatch
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
     from patchkit.patch.reader import read_info as read_info
     from patchkit.report import Check as Check
     from patchkit.report import Report as Report
+    from patchkit.revert import RevertPlan as RevertPlan
+    from patchkit.revert import RevertReport as RevertReport
+    from patchkit.revert import plan_revert as plan_revert
+    from patchkit.revert import revert as revert
     from patchkit.runtime import Attachment as Attachment
     from patchkit.runtime import attach as attach
     from patchkit.runtime import attached as attached
@@ -111,16 +116,21 @@ _HOME = {
     "PatchkitError": "errors",
     "plan_apply": "apply",
     "plan_edit": "editing",
+    "plan_revert": "revert",
     "Probe": "facts.reading",
     "Problem": "facts.reading",
     "Progress": "events",
     "read_facts": "facts.reading",
     "read_info": "patch.reader",
     "read_recipe": "editing.recipe",
+    "rebuild": "editing.rebuild",
     "Recipe": "editing.recipe",
     "RecipeError": "errors",
     "Report": "report",
     "resolve_base": "tensors.refs",
+    "revert": "revert",
+    "RevertPlan": "revert",
+    "RevertReport": "revert",
     "SILENT": "events",
     "SolveError": "errors",
     "to_jsonl": "facts.reading",
