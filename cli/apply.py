@@ -70,6 +70,14 @@ DigestsFlag = Annotated[
         rich_help_panel="Output",
     ),
 ]
+UndoFlag = Annotated[
+    bool,
+    typer.Option(
+        "--undo",
+        help="Keep what brings the base's bytes back where the base is gone.",
+        rich_help_panel="Output",
+    ),
+]
 
 
 def apply(
@@ -81,6 +89,7 @@ def apply(
     resume: ResumeFlag = False,
     link: LinkFlag = False,
     file_digests: DigestsFlag = False,
+    undo: UndoFlag = False,
     yes: YesFlag = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -107,6 +116,7 @@ def apply(
             resume=resume,
             link=link,
             file_digests=file_digests,
+            undo=undo,
             # Copying takes the other half.
             threads=max(1, (os.cpu_count() or 1) // 2),
             progress=progress,
@@ -161,6 +171,7 @@ def _show(out: Out, report: "ApplyReport", target: Path) -> None:
             else None,
             "left out": some(report.left_out) or None,
             "lock": report.lock.name,
+            "undo": None if report.undo_bytes is None else size(report.undo_bytes),
         }
     )
     if report.other_base:
@@ -182,6 +193,7 @@ def _data(report: "ApplyReport", target: Path) -> dict[str, object]:
         "other_base": report.other_base,
         "bytes_changed": report.bytes_changed,
         "bytes_written": report.bytes_written,
+        "undo_bytes": report.undo_bytes,
         "peak_memory_bytes": report.peak_memory_bytes,
         "lock": str(report.lock),
         "seconds": round(report.seconds, 3),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import apply, cache, compose, edit, eval, export, facts, inspect, try_, verify
+from . import apply, cache, compose, edit, eval, export, facts, inspect, revert, try_, verify
 from .errors import EXIT_MEANINGS, explain
 from .output import Out
 
@@ -30,6 +30,7 @@ GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] 
     ),
     "Use": (
         ("apply", apply.apply, apply.EXAMPLES),
+        ("revert", revert.revert, revert.EXAMPLES),
         ("compose", compose.compose, compose.EXAMPLES),
         ("try", try_.try_prompt, try_.EXAMPLES),
     ),

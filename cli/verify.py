@@ -42,34 +42,45 @@ DeepFlag = Annotated[
         "--deep", help="Singular values of large matrices too.", rich_help_panel="Compute"
     ),
 ]
+BehaviourFlag = Annotated[
+    bool,
+    typer.Option(
+        "--behaviour",
+        help="Run the model: are the facts answered, is other knowledge left alone?",
+        rich_help_panel="Compute",
+    ),
+]
 
 
 def verify(
     target: TargetArgument,
     base: BaseToCheck = None,
     deep: DeepFlag = False,
+    behaviour: BehaviourFlag = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Check digests, orthogonality and norms."""
     out = Out.choose("verify", json=json, quiet=quiet)
-    report = _report(target, base, deep, out)
+    report = _report(target, base, deep, behaviour, out)
     _show(out, report)
     passed = str(target) if report.ok else None
     out.result(_data(target, report, out.seconds), quiet=passed, ok=report.ok)
     out.verdict(report.ok)
 
 
-def _report(target: Path, base: str | None, deep: bool, out: Out) -> "Report":
+def _report(target: Path, base: str | None, deep: bool, behaviour: bool, out: Out) -> "Report":
     from patchkit.verify import verify_folder, verify_patch
 
     if target.is_dir() and base is not None:
         raise typer.BadParameter("--base goes with a patch; a folder's lock names its base")
+    if behaviour and base is None and not target.is_dir():
+        raise typer.BadParameter("--behaviour needs the model: name it with --base")
     folder = None if base is None else _folder(base)
     with shown(out) as progress:
         if target.is_dir():
-            return verify_folder(target, progress=progress)
-        return verify_patch(target, base=folder, deep=deep, progress=progress)
+            return verify_folder(target, behaviour=behaviour, progress=progress)
+        return verify_patch(target, base=folder, deep=deep, behaviour=behaviour, progress=progress)
 
 
 def _folder(base: str) -> Path:

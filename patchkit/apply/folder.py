@@ -6,10 +6,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchkit.apply.lock import (
@@ -21,16 +20,15 @@ from patchkit.apply.lock import (
     relative_path,
 )
 from patchkit.apply.plan import ApplyPlan, plan_apply
-from patchkit.apply.restored import restored_base
+from patchkit.apply.restored import keep_undo, with_base
 from patchkit.apply.shards import Choices, Filled, ShardWriter
 from patchkit.errors import BaseMismatch, OutputError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.patch.writing import write_atomically
-from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.clone import can_reflink
 from patchkit.tensors.digests import json_digest
 from patchkit.tensors.journal import Journal
-from patchkit.tensors.rewrite import LOCK, UNDO, check_place, staged_folder
+from patchkit.tensors.rewrite import LOCK, check_place, staged_folder
 
 Digests = Mapping[str, str]
 
@@ -42,6 +40,7 @@ class ApplyReport:
     `shards` counts those `rewritten`, `cloned` (sharing storage with the base) and `copied`;
     `resumed` are those of them that an earlier run had finished.
     `other_base` names edited tensors whose base bytes were not those the patch was made for.
+    `undo_bytes` is the size of the undo sidecar, None without one.
     `peak_memory_bytes` is of the whole process so far, None where the system does not tell.
     """
 
@@ -56,6 +55,7 @@ class ApplyReport:
     other_base: tuple[str, ...]
     bytes_changed: int
     bytes_written: int
+    undo_bytes: int | None
     seconds: float
     peak_memory_bytes: int | None
 
@@ -91,7 +91,7 @@ def apply_patches(
     out = Path(out)
     check_place(out, overwrite=overwrite)
     plan = plan_apply(base, patches, allow_other_base=allow_other_base)
-    with _whole(plan, Path(base), out) as plan:
+    with with_base(plan, Path(base), out) as plan:
         return write_plan(
             plan,
             out,
@@ -104,16 +104,6 @@ def apply_patches(
             threads=threads,
             progress=progress,
         )
-
-
-@contextmanager
-def _whole(plan: ApplyPlan, base: Path, out: Path) -> Iterator[ApplyPlan]:
-    """Yield the plan with a base that is there, restored from the sidecar of `base` if need be."""
-    if plan.root is None:
-        yield plan
-        return
-    with restored_base(base, out) as checkpoint:
-        yield replace(plan, checkpoint=checkpoint)
 
 
 def write_plan(
@@ -142,8 +132,7 @@ def write_plan(
         filled = ShardWriter(plan, folder, choices, progress).write()
         lock = _lock(plan, out, before, filled)
         write_atomically(folder / LOCK, lock.to_json())
-        if undo:
-            _write_undo(plan, folder, progress)
+        undo_bytes = keep_undo(plan, folder, progress) if undo else None
     return ApplyReport(
         path=out,
         lock=out / LOCK,
@@ -160,18 +149,10 @@ def write_plan(
         other_base=others,
         bytes_changed=plan.bytes_changed,
         bytes_written=filled.bytes_written,
+        undo_bytes=undo_bytes,
         seconds=time.monotonic() - begun,
         peak_memory_bytes=_peak_memory(),
     )
-
-
-def _write_undo(plan: ApplyPlan, folder: Path, progress: Progress) -> None:
-    from patchkit.patch.filestack import FileStack
-    from patchkit.undo import write_undo
-
-    (folder / UNDO).unlink(missing_ok=True)  # of a run that is resumed
-    stack = FileStack.open([patch.path for patch in plan.patches])
-    write_undo(plan.checkpoint, Checkpoint.open(folder), stack, progress=progress)
 
 
 def _check_apart(plan: ApplyPlan, out: Path) -> None:

@@ -16,7 +16,7 @@ from patchkit.errors import CheckpointError, FormatError
 from patchkit.models import atlas_path
 from patchkit.tensors.checkpoint import ATLAS
 from patchkit.tensors.digests import file_digest, json_digest
-from patchkit.tensors.rewrite import LOCK
+from patchkit.tensors.rewrite import LOCK, UNDO
 from patchkit.tensors.source import FileSource
 
 SCHEMA = "patchkit.lock/1"
@@ -138,6 +138,18 @@ def root_of(folder: Path) -> tuple[Path, tuple[Path, ...]]:
                 details={"expected": patch.digest, "path": str(path)},
             )
     return root, patches
+
+
+def planned_root(folder: Path) -> tuple[Path, tuple[Path, ...], Path | None]:
+    """Find what to plan from: a root folder, the patches that the folder carries, and no third.
+
+    Where the base is gone and there is a sidecar, it is the folder itself, whose headers are the
+    base's, and the third is where the base should be. Raises as `root_of`.
+    """
+    lock = read_lock(folder)
+    if lock is None or base_path(folder, lock).is_dir() or not (folder / UNDO).is_file():
+        return *root_of(folder), None
+    return folder, patch_paths(folder, lock), base_path(folder, lock)
 
 
 def base_path(folder: Path, lock: Lock) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from patchkit.apply.restored import planned_root
+from patchkit.apply.lock import planned_root
 from patchkit.errors import BaseMismatch
 from patchkit.patch.metadata import FactorMeta, TensorMeta
 from patchkit.patch.order import Place, check_order

@@ -1,32 +1,46 @@
-"""Applying onto a patched folder whose base is gone, but which carries an undo sidecar.
+"""Undo sidecars of patched folders: keeping one, and applying where only one is left of the base.
 
-The base's shards are restored into a folder that lives as long as the work; the lock of the output
-names the true base, wherever that may be now.
+The base's shards are then restored into a folder that lives as long as the work; the lock of the
+output names the true base, wherever that may be now.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from patchkit.apply.lock import base_path, patch_paths, read_lock, root_of
+from patchkit.apply.lock import patch_paths, read_lock
+from patchkit.apply.plan import ApplyPlan
 from patchkit.errors import CheckpointError
+from patchkit.events import Progress
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.rewrite import UNDO, output_error
 
 
-def planned_root(folder: Path) -> tuple[Path, tuple[Path, ...], Path | None]:
-    """Find what to plan from: a root folder, the patches that the folder carries, and no third.
+@contextmanager
+def with_base(plan: ApplyPlan, folder: Path, out: Path) -> Iterator[ApplyPlan]:
+    """Yield the plan with a base that is there, restored from the sidecar of `folder` if need be.
 
-    Where the base is gone and there is a sidecar, it is the folder itself, whose headers are the
-    base's, and the third is where the base should be. Raises as `root_of`.
+    Raises as `restored_base`.
     """
-    lock = read_lock(folder)
-    if lock is None or base_path(folder, lock).is_dir() or not (folder / UNDO).is_file():
-        return *root_of(folder), None
-    return folder, patch_paths(folder, lock), base_path(folder, lock)
+    if plan.root is None:
+        yield plan
+        return
+    with restored_base(folder, out) as checkpoint:
+        yield replace(plan, checkpoint=checkpoint)
+
+
+def keep_undo(plan: ApplyPlan, folder: Path, progress: Progress) -> int:
+    """Write the sidecar of a folder that is otherwise complete; return its size in bytes."""
+    from patchkit.patch.filestack import FileStack
+    from patchkit.undo import write_undo
+
+    (folder / UNDO).unlink(missing_ok=True)  # of a run that is resumed
+    stack = FileStack.open([patch.path for patch in plan.patches])
+    return write_undo(plan.checkpoint, Checkpoint.open(folder), stack, progress=progress)
 
 
 @contextmanager
