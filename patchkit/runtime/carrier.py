@@ -34,10 +34,9 @@ _BLOCK = 2 << 20  # numbers that are brought to fp64 at a time
 
 def forward(self: Any, x: Tensor) -> Tensor:
     """Return what the module computes without a patch, plus U (V x), in any leading shape."""
-    y: Tensor = self.patchkit_inner(x)
     inside = F.linear(x.to(self.patchkit_down), self.patchkit_down)  # (..., k)
-    flat = y.reshape(-1, y.shape[-1]), inside.reshape(-1, inside.shape[-1])
-    return torch.addmm(*flat, self.patchkit_up).view(y.shape)
+    y: Tensor = self.patchkit_inner(x)
+    return y + F.linear(inside, self.patchkit_up)
 
 
 class Carrier:
@@ -84,7 +83,7 @@ class Carrier:
         """Put U and V on the module, and the forward that uses them."""
         place = self._run(torch.zeros(1, self.site.d_in))
         self.rank = low.rank
-        for name, values in ((DOWN, low.down), (UP, low.up.T)):
+        for name, values in ((DOWN, low.down), (UP, low.up)):
             self.module.register_buffer(name, values.to(place).contiguous(), persistent=False)
         object.__setattr__(self.module, INNER, self.module.forward)
         object.__setattr__(self.module, "forward", MethodType(forward, self.module))
@@ -93,7 +92,7 @@ class Carrier:
         """Overwrite U and V in place."""
         buffers: Any = self.module._buffers
         buffers[DOWN].copy_(low.down)
-        buffers[UP].copy_(low.up.T)
+        buffers[UP].copy_(low.up)
 
     def remove(self) -> None:
         """Leave the module as it was before `install`."""

@@ -61,7 +61,7 @@ def test_in_half_precision_it_is_as_good_as_the_weights(dtype: torch.dtype) -> N
 
 
 @given(seeds=st.lists(st.integers(0, 50), min_size=2, max_size=3))
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_several_act_as_their_product(seeds: list[int]) -> None:
     model = tiny("gpt2")
     patches = [thin_patch(model, seed) for seed in seeds]
@@ -74,7 +74,7 @@ def expected_detached(model: PreTrainedModel, patches: list[Patch]) -> torch.Ten
 
 
 @given(strength=st.floats(-2, 2))
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_any_strength_is_that_of_the_generators(strength: float) -> None:
     model = tiny("llama2")
     patch = thin_patch(model)
