@@ -88,7 +88,7 @@ def _one_block(
     return stored, error + _norm(stored.generators()[0] - skew)
 
 
-def _groups(factors: Sequence[Factor]) -> Iterable[list[Factor]]:
+def _groups(factors: Sequence[Factor]) -> Iterable[Sequence[Factor]]:
     """Yield the factors that become one, in the order in which the results act."""
     for turning, run in groupby(factors, lambda factor: isinstance(factor, Turn)):
         ordered = list(run)
