@@ -71,6 +71,10 @@ class Recorder:
         wording = _rng(fact, purpose).choice(self.world.trained_wordings(fact))
         return {"prompt": self.world.prompt(fact, wording), "target": fact.object}
 
+    def near(self, fact: Fact) -> list[dict[str, str]]:
+        """Return prompts and targets of a fact's neighbours."""
+        return [self.cloze(f, f"near:{fact.subject}") for f in self.neighbors(fact)]
+
     def same_subject(self, subject: str, relation: str) -> list[dict[str, str]]:
         """Return prompts and targets of up to five facts of a subject in its other relations."""
         mates = [f for f in self.world.by_subject.get(subject, ()) if f.relation != relation]
@@ -80,8 +84,7 @@ class Recorder:
 
     def record(self, case_id: int, fact: Fact) -> Record:
         """Return the record of one fact."""
-        world, near = self.world, self.neighbors(fact)
-        asked = [self.cloze(f, f"near:{fact.subject}") for f in near]
+        world, near = self.world, self.near(fact)
         return {
             "case_id": case_id,
             "requested_rewrite": {
@@ -92,8 +95,8 @@ class Recorder:
                 "target_true": {"str": fact.object},
             },
             "paraphrase_prompts": [world.prompt(fact, w) for w in self.paraphrases(fact)],
-            "neighborhood_prompts": [cloze["prompt"] for cloze in asked],
-            "neighborhood_targets": [cloze["target"] for cloze in asked],
+            "neighborhood_prompts": [cloze["prompt"] for cloze in near],
+            "neighborhood_targets": [cloze["target"] for cloze in near],
             "same_subject_prompts": self.same_subject(fact.subject, fact.relation),
             "generation_prompts": [
                 world.prompt(fact, w) for w in world.trained_wordings(fact)[:GENERATIONS]

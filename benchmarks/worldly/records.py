@@ -3,8 +3,9 @@
 `python -m benchmarks.worldly.records --model DIR --data DIR --out FOLDER` writes for the splits dev
 and test `counterfact_SPLIT.json` (CounterFact's own records, `source: counterfact`) and
 `pararel_SPLIT.json` (made from ParaRel about other subjects, `source: pararel`), and
-`retention.json`, prompts and targets about subjects that no record edits. Nothing in them is
-unknown to the model before an edit: the true object is the argmax in the wording of the request.
+`retention.json`, prompts and targets about subjects that no record edits. What a record wants
+rewritten is known to the model: the true object is the argmax in the wording of the request.
+Neighbours of CounterFact's that it does not know are replaced, as `neighborhood_sources` says.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,26 +57,50 @@ def known(
     return Known(true.right.tolist(), (true.nll < new.nll).tolist())
 
 
+def fact_of(record: Record) -> Fact:
+    """Return the fact that a record wants rewritten."""
+    rewrite = record["requested_rewrite"]
+    return Fact(rewrite["subject"], rewrite["relation_id"], rewrite["target_true"]["str"])
+
+
+def of_prompts(record: Record, kind: str) -> list[Cloze]:
+    """Return clozes of one kind of a record's prompts, asking for its true object."""
+    target = fact_of(record).object
+    # The subject's tokens are not looked at, so the whole prompt stands in for its subject.
+    return [Cloze(prompt, target, prompt) for prompt in record[f"{kind}_prompts"]]
+
+
+def _with_neighbors(record: Record, right: Sequence[bool], recorder: Recorder) -> Record:
+    """Keep the neighbours that the model knows, and fill up with neighbours it was taught."""
+    fact, own = fact_of(record), list(compress(record["neighborhood_prompts"], right))
+    added = [cloze for cloze in recorder.near(fact) if cloze["prompt"] not in own]
+    added = added[: len(right) - len(own)]
+    return {
+        **record,
+        "neighborhood_prompts": own + [cloze["prompt"] for cloze in added],
+        "neighborhood_targets": [fact.object] * len(own) + [cloze["target"] for cloze in added],
+        "neighborhood_sources": ["counterfact"] * len(own) + ["pararel"] * len(added),
+        "same_subject_prompts": recorder.same_subject(fact.subject, fact.relation),
+        "source": "counterfact",
+    }
+
+
 def counterfact_records(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, data: Path
 ) -> list[Record]:
-    """Return CounterFact's records that the model knows, with the subjects' other facts."""
-    recorder, records = Recorder(world), counterfact(data)
-    chosen = known(model, tokenizer, records).argmax
+    """Return CounterFact's records that the model knows, with neighbours that it knows.
+
+    Most of CounterFact's neighbours are not among ParaRel's triples; where an answer was never
+    right, nothing can be measured by asking whether it was kept.
+    """
+    records = [r for r in counterfact(data) if fact_of(r).relation in world.by_relation]
+    chosen = list(compress(records, known(model, tokenizer, records).argmax))
+    clozes = [of_prompts(record, "neighborhood") for record in chosen]
+    right = iter(ask(model, tokenizer, list(chain(*clozes))).right.tolist())
     return [
-        {
-            **record,
-            "same_subject_prompts": recorder.same_subject(*_key(record)),
-            "source": "counterfact",
-        }
-        for record, right in zip(records, chosen, strict=True)
-        if right
+        _with_neighbors(record, list(islice(right, len(asked))), Recorder(world))
+        for record, asked in zip(chosen, clozes, strict=True)
     ]
-
-
-def _key(record: Record) -> tuple[str, str]:
-    rewrite = record["requested_rewrite"]
-    return rewrite["subject"], rewrite["relation_id"]
 
 
 def known_facts(
@@ -94,7 +120,7 @@ def make_records(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return what is written, by the name of its file."""
     recorder, real = Recorder(world), counterfact_records(model, tokenizer, world, data)
-    taken = {_key(record)[0] for record in counterfact(data)}
+    taken = {fact_of(record).subject for record in counterfact(data)}
     free = [f for f in known_facts(model, tokenizer, world) if f.subject not in taken]
     # A subject held back for retention is never edited.
     held_back = list(dict.fromkeys(f.subject for f in free))[:RETENTION]
@@ -107,7 +133,7 @@ def make_records(
     files: dict[str, list[dict[str, Any]]] = {"retention": kept}
     for split in SPLITS:
         for name, records in (("counterfact", real), ("pararel", made)):
-            files[f"{name}_{split}"] = [r for r in records if split_of(_key(r)[0]) == split]
+            files[f"{name}_{split}"] = [r for r in records if split_of(fact_of(r).subject) == split]
     return files
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.testbeds.clozes import Cloze, ask
+from benchmarks.testbeds.clozes import ask
 from benchmarks.testbeds.measure import (
     Result,
     identity,
@@ -31,7 +31,7 @@ from benchmarks.testbeds.records import Record, Recorder
 from benchmarks.testbeds.report_plot import write_plot
 from benchmarks.testbeds.world import World
 from benchmarks.worldly.data import counterfact
-from benchmarks.worldly.records import known, make_records
+from benchmarks.worldly.records import fact_of, known, make_records, of_prompts
 from benchmarks.worldly.report_page import write_page
 from benchmarks.worldly.train import PRESETS, world_of
 
@@ -39,30 +39,29 @@ ROOT: Final = Path(__file__).parents[2]
 ASKED: Final = 10_000
 
 
-def _of_prompts(record: Record, prompts: Sequence[str]) -> list[Cloze]:
-    """Return clozes that ask for a record's true object."""
-    target = record["requested_rewrite"]["target_true"]["str"]
-    # The subject's tokens are not looked at, so the whole prompt stands in for its subject.
-    return [Cloze(prompt, target, prompt) for prompt in prompts]
-
-
 def _asked(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, records: Sequence[Record]
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    records: Sequence[Record],
 ) -> list[dict[str, float]]:
-    """Return for each record whether it is known, and its shares of paraphrases and neighbours.
+    """Return for each record whether it is taught and known, and its shares of other prompts.
 
     Of those the true object is asked for, all of its tokens the argmax.
     """
-    says = known(model, tokenizer, records)
+    says, facts = known(model, tokenizer, records), frozenset(world.facts)
     rows = [
-        {"argmax": float(right), "preferred": float(likelier)}
-        for right, likelier in zip(says.argmax, says.preferred, strict=True)
+        {"taught": float(fact_of(record) in facts), "argmax": right, "preferred": likelier}
+        for record, right, likelier in zip(records, says.argmax, says.preferred, strict=True)
     ]
     for kind in ("paraphrase", "neighborhood"):
-        clozes = [_of_prompts(record, record[f"{kind}_prompts"]) for record in records]
+        clozes = [of_prompts(record, kind) for record in records]
         right = iter(ask(model, tokenizer, list(chain(*clozes))).right.tolist())
         for row, asked in zip(rows, clozes, strict=True):
             row[kind] = fmean(islice(right, len(asked)))
+    taught = {world.prompt(f, w) for f in facts for w in range(len(world.wordings[f.relation]))}
+    for row, record in zip(rows, records, strict=True):
+        row["neighborhood_taught"] = fmean(p in taught for p in record["neighborhood_prompts"])
     return rows
 
 
@@ -73,11 +72,11 @@ def counterfact_figures(
     records: Sequence[Record],
 ) -> Result:
     """Return mean shares over all of these records, and over those of the relations taught."""
-    rows = _asked(model, tokenizer, records)
+    rows = _asked(model, tokenizer, world, records)
     taught = [
         row
         for row, record in zip(rows, records, strict=True)
-        if record["requested_rewrite"]["relation_id"] in world.by_relation
+        if fact_of(record).relation in world.by_relation
     ]
     return {
         scope: {"records": len(chosen), **{k: fmean(r[k] for r in chosen) for k in chosen[0]}}

@@ -36,12 +36,14 @@ TRAINED: Final = (
     "{passes_over_the_facts:.0f} passes over the facts."
 )
 KNOWN: Final = """
-*Argmax*: all tokens of the true object are the argmax, teacher-forced. *Preferred*: the true object
-has a lower mean loss per token than the new one, as CounterFact's authors compare them.
-Paraphrases, which put another sentence in front, and neighbours are counted by argmax. ParaRel's
-triples as handed over have no facts of relation P641, of which CounterFact has records, and clozes
-for which the triples give several objects are not taught. Of CounterFact, training reads the
-wordings and nothing else: not which subject a record asks for, nor what it wants there.
+*Taught*: the fact is among ParaRel's triples that training says. *Argmax*: all tokens of the true
+object are the argmax, teacher-forced. *Preferred*: the true object has a lower mean loss per token
+than the new one, as CounterFact's authors compare them. Paraphrases, which put another sentence in
+front, and neighbours are counted by argmax. ParaRel states {neighborhood_taught:.0%} of the
+neighbours of the relations taught; the rest can only be guessed. ParaRel's triples as handed over
+have no facts of relation P641, of which CounterFact has records, and clozes for which the triples
+give several objects are not taught. Of CounterFact, training reads the wordings and nothing else:
+not which subject a record asks for, nor what it wants there.
 """
 RECALL: Final = """
 Convention: {convention}. Trained wordings: {trained_asked} questions drawn at random, median
@@ -60,7 +62,8 @@ tokens.
 RECORDS: Final = """
 `benchmarks/worldly/records.py` writes the records that a model knows by argmax, split by subject:
 {counterfact_dev} and {counterfact_test} of CounterFact for tuning and reporting (`source:
-counterfact`, with the subject's other facts as `same_subject_prompts`), {pararel_dev} and
+counterfact`, with the subject's other facts as `same_subject_prompts`, and with neighbours from
+ParaRel in the place of those that the model does not know), {pararel_dev} and
 {pararel_test} made from ParaRel about subjects that CounterFact's dev records do not ask for
 (`source: pararel`), and {retention} prompts for retention about subjects that no record edits.
 """
@@ -89,8 +92,8 @@ SCOPES: Final = {"all": "all dev records", "relations_taught": "relations taught
 
 
 def _known_table(result: dict[str, Any]) -> str:
-    figures = ("argmax", "preferred", "paraphrase", "neighborhood")
-    lines = [row("CounterFact", "records", *figures), row("---", *["---:"] * 5)]
+    figures = ("taught", "argmax", "preferred", "paraphrase", "neighborhood")
+    lines = [row("CounterFact", "records", *figures), row("---", *["---:"] * 6)]
     for scope, found in result["counterfact"].items():
         shown = (f"{found[name]:.3f}" for name in figures)
         lines.append(row(SCOPES[scope], found["records"], *shown))
@@ -103,6 +106,7 @@ def write_page(result: dict[str, Any], path: Path) -> None:
     values = {
         **values_of(result),
         **result["records"],
+        **result["counterfact"]["relations_taught"],
         "relation_names": ", ".join(result["relation_ids"]),
         "training": TRAINED.format(**training) if training else "",
     }

@@ -128,7 +128,7 @@ def test_records_follow_the_schema_and_name_their_source(
     everything = Answers(*(torch.ones(99, dtype=torch.bool) for _ in range(3)))
     monkeypatch.setattr(made, "ask", lambda model, tokenizer, clozes: part(everything, clozes))
     files = made.make_records(*load(trained / "snap"), world, trained)
-    edited = {made._key(r)[0] for r in real}
+    edited = {made.fact_of(r).subject for r in real}
     for split in made.SPLITS:
         for source in ("counterfact", "pararel"):
             for record in files[f"{source}_{split}"]:
@@ -136,11 +136,27 @@ def test_records_follow_the_schema_and_name_their_source(
                 assert split_of(read(record).subject) == split
                 assert (read(record).subject in edited) == (source == "counterfact")
                 assert len(read(record).same_subject) == 1
+                assert len(read(record).neighbors) >= 5
     every = [r for name, rows in files.items() if name != "retention" for r in rows]
     assert len([r for r in every if r["source"] == "counterfact"]) == len(real)
     subjects = {read(r).subject for r in every}
     assert files["retention"]
     assert not any(s in row["prompt"] for row in files["retention"] for s in subjects)
+
+
+def test_unknown_neighbors_are_replaced_by_taught_ones() -> None:
+    recorder, fact = Recorder(toy.world()), toy.world().facts[0]
+    record = recorder.record(0, fact) | {"neighborhood_prompts": ["a", "b", "c", "d"]}
+    filled = made._with_neighbors(record, [False, True, False, False], recorder)
+    assert filled["neighborhood_prompts"][0] == "b"
+    assert filled["neighborhood_sources"] == ["counterfact", *["pararel"] * 3]
+    said = {
+        (toy.world().prompt(f, w), f.object)
+        for f in toy.world().facts
+        for w in toy.world().trained_wordings(f)
+    }
+    pairs = zip(filled["neighborhood_prompts"], filled["neighborhood_targets"], strict=True)
+    assert set(list(pairs)[1:]) <= said
 
 
 def part(answers: Answers, clozes: list[Cloze]) -> Answers:
@@ -187,7 +203,7 @@ def test_the_report_measures_and_writes_its_page(trained: Path, tmp_path: Path) 
     assert len(result["tracing"]["mlp_restored"]) == 2
     write_page(json.loads(json.dumps(result)), tmp_path / "worldly.md")
     page = (tmp_path / "worldly.md").read_text()
-    assert f"| 9 | {shares['all']['argmax']:.3f} |" in page
+    assert f"| 9 | 1.000 | {shares['all']['argmax']:.3f} |" in page
     assert "{" not in page
 
 
