@@ -48,7 +48,7 @@ def _draft(
     if site.layer == 2:
         factors.append(Additive(normal(site.d_out, 1), normal(1, site.d_in)))
         n = site.d_in // 2
-        factors.append(RotationBlocks("input", normal(2, n * (n - 1) // 2) / n**0.5))
+        factors.append(RotationBlocks("input", normal(2, n * (n - 1) // 2) / n))
         factors.append(AdditiveDense(normal(site.d_out, site.d_in) / 10))
     digest = bytes_digest(tensor_bytes(weight))
     return TensorDraft(site.shape, dtype_name(weight.dtype), site.layout, digest, factors)
