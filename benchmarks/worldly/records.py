@@ -123,11 +123,11 @@ def make_records(
     taken = {fact_of(record).subject for record in counterfact(data)}
     free = [f for f in known_facts(model, tokenizer, world) if f.subject not in taken]
     # A subject held back for retention is never edited.
-    held_back = list(dict.fromkeys(f.subject for f in free))[:RETENTION]
-    kept = recorder.retention([f for f in free if f.subject in set(held_back)], (), RETENTION)
+    held_back = frozenset(list(dict.fromkeys(f.subject for f in free))[:RETENTION])
+    kept = recorder.retention([f for f in free if f.subject in held_back], (), RETENTION)
     made = [
         {**recorder.record(number, fact), "source": "pararel"}
-        for number, fact in enumerate(f for f in free if f.subject not in set(held_back))
+        for number, fact in enumerate(f for f in free if f.subject not in held_back)
         if recorder.paraphrases(fact)
     ]
     files: dict[str, list[dict[str, Any]]] = {"retention": kept}
