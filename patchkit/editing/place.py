@@ -47,12 +47,12 @@ class Place:
         return cls(model, sites[-1], not post_norm)
 
     def values(self, rows: Rows) -> Tensor:
-        """Return the model's own values (n, d) at the subjects' last tokens, in fp32."""
+        """Return the model's own values (n, d) at the subjects' last tokens, in fp32 or wider."""
         index = torch.arange(rows.count, device=rows.ids.device)
         if self.stream:
-            return self.replay(rows).hidden[index, rows.last].float()
+            return _wide(self.replay(rows).hidden[index, rows.last])
         flow = capture(self.model, rows.ids, rows.mask, [self.site])[self.site.layer]
-        return flow.at(rows.last).values.float()
+        return _wide(flow.at(rows.last).values)
 
     def replay(self, rows: Rows) -> Replay:
         """Run what comes before the place once."""
@@ -72,7 +72,7 @@ class Place:
             return values.index_put((index, rows.last), shift.to(values.dtype), accumulate=True)
 
         if self.stream:
-            return replay.logits(where, positions, moved(replay.hidden)).float()
+            return _wide(replay.logits(where, positions, moved(replay.hidden)))
 
         def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
             # OPT runs its MLP on rows and positions flattened into one axis.
@@ -80,9 +80,14 @@ class Place:
 
         handle = module_of(self.model, self.site).register_forward_hook(hook)
         try:
-            return replay.logits(where, positions).float()
+            return _wide(replay.logits(where, positions))
         finally:
             handle.remove()
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return half-precision values in fp32, others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _normalises_after(block: nn.Module) -> bool:

@@ -39,7 +39,7 @@ class Protection:
     """
 
     nullspace: float = 0.1
-    energy: float = 0.5
+    energy: float = 0.2
     exponent: float = 2.0
     null: Literal["keep", "drop"] = "keep"
 

@@ -70,7 +70,7 @@ def optimise(
     options: TargetOptions,
     finished: Finished,
 ) -> Tensor:
-    """Return the value (g, d) in fp32 that makes the targets of each group of facts likely.
+    """Return the value (g, d), in fp32 or wider, that makes the targets of each group likely.
 
     The weights of the model are not touched. Raises SolveError when a loss is not finite.
     """
