@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,10 +15,18 @@ from patchkit.compose.facts import Union, refuse, united
 from patchkit.compose.interaction import MANY, Found, strongest
 from patchkit.compose.parts import Part
 from patchkit.compose.report import ComposeReport, TensorResult
-from patchkit.errors import FormatError
+from patchkit.errors import FormatError, InvariantError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.jsonl import to_jsonl
-from patchkit.patch.metadata import COMPRESSED, MAX_TENSORS, FactsMeta, PatchMetadata, TensorMeta
+from patchkit.patch.metadata import (
+    COMPRESSED,
+    MAX_TENSORS,
+    BaseMeta,
+    FactsMeta,
+    Leaf,
+    PatchMetadata,
+    TensorMeta,
+)
 from patchkit.patch.parts import factor_meta, factor_parts
 from patchkit.patch.patch import Patch
 from patchkit.tensors.digests import bytes_digest
@@ -52,9 +61,11 @@ def compose(
     alone as the identity. Facts are united, the later of two that contradict each other wins, or
     with `on_conflict="error"` FactsError. Raises BaseMismatch for parts of different bases and
     parts whose predecessors are missing or out of order, the same unless `allow_other_base`;
-    FormatError beyond what a file can hold; SolveError where rotations have no mean; ValueError
-    when there is no part.
+    FormatError beyond what a file can hold; SolveError where rotations have no mean, InvariantError
+    where factors have none or an angle is no angle; ValueError when there is no part.
     """
+    if compress is not None and not 0.0 <= compress <= math.pi:
+        raise InvariantError(f"planes can be left out below 0 to π radians, not below {compress}")
     given = _named(parts)
     digests = [part.patch.digest for part in given]
     if len(given) > 1 and not allow_other_base:
@@ -79,15 +90,8 @@ def compose(
     if alone:
         return Composition(given[0].patch, report)
     leaves = [leaf for part, own in zip(given, digests, strict=True) for leaf in part.leaves(own)]
-    blank = PatchMetadata(
-        base=base,
-        tensors={},
-        method="compose" if method == "product" else method,
-        created_by=f"patchkit {__version__}",
-        recipe=_recipe(given, compress, report.bound),
-        after=predecessors(given, leaves),
-        leaves=tuple(leaves),
-    )
+    recipe = _recipe(given, compress, report.bound)
+    blank = _metadata(base, method, recipe, leaves, predecessors(given, leaves))
     return Composition(_patch(blank, tensors, done, facts), report)
 
 
@@ -149,6 +153,25 @@ def _recipe(parts: Sequence[Part], compress: float | None, bound: float) -> dict
         history.append({"tolerance": compress, "bound": bound})
     shared = recipes[0] if all(recipe == recipes[0] for recipe in recipes) else {}
     return {**shared, COMPRESSED: history} if history else shared
+
+
+def _metadata(
+    base: BaseMeta,
+    method: Method,
+    recipe: Mapping[str, object],
+    leaves: Sequence[Leaf],
+    after: Sequence[str],
+) -> PatchMetadata:
+    """Return the metadata of the result, yet without tensors and facts."""
+    return PatchMetadata(
+        base=base,
+        tensors={},
+        method="compose" if method == "product" else method,
+        created_by=f"patchkit {__version__}",
+        recipe=recipe,
+        after=tuple(after),
+        leaves=tuple(leaves),
+    )
 
 
 def _patch(

@@ -173,6 +173,12 @@ def test_strengths_have_limits() -> None:
         compose([Part(patch([turn(0, angle=1.0)]), strength=100.0)])
 
 
+@pytest.mark.parametrize("angle", [-1e-9, 4.0, float("nan")])
+def test_an_angle_that_is_none_is_refused(angle: float) -> None:
+    with pytest.raises(InvariantError, match="radians"):
+        compose([patch()], compress=angle)
+
+
 def test_a_scaled_factor_keeps_its_type() -> None:
     small = patch(storage="bfloat16")
     made = compose([Part(small, strength=0.5)]).patch
