@@ -1,13 +1,12 @@
 """`patchkit eval`: what a patch changes, and what it leaves alone."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import facts as facts_command
+from .eval_report import FIGURES, Convention, conclude
 from .loading import load
 from .options import (
     BaseOption,
@@ -20,28 +19,17 @@ from .options import (
     QuietFlag,
     minimums,
 )
-from .output import Out, Row
+from .output import Out
 from .progress import shown
-from .units import count, duration, some
 
 if TYPE_CHECKING:
-    from patchkit.evaluate import EvalReport, FactResult
     from patchkit.facts.fact import Probe
     from patchkit.facts.reading import FactsFile
-    from patchkit.scoring.metrics import Metrics
 
 EXAMPLES = (
     "patchkit eval my.patch.safetensors --facts facts.jsonl",
     "patchkit eval my.patch.safetensors --min efficacy=0.95 --json",
 )
-Figure = Literal["efficacy", "paraphrase", "neighborhood", "same_subject", "retention", "score"]
-FIGURES: tuple[Figure, ...] = get_args(Figure)
-Convention = Literal["argmax", "first-token", "probability"]
-_MEANINGS = {
-    "argmax": "every token of the target is the model's first choice",
-    "first-token": "the first token of the target is the model's first choice",
-    "probability": "the target is likelier than the answer it replaces",
-}
 
 PatchesArgument = Annotated[
     list[Path],
@@ -77,9 +65,41 @@ TextOption = Annotated[
         show_default=False,
     ),
 ]
+GenerateFlag = Annotated[
+    bool,
+    typer.Option(
+        "--generate",
+        help="Also let both models write: free answers, and texts for fluency.",
+        rich_help_panel="Input",
+    ),
+]
+SnippetsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--snippets",
+        metavar="PATH",
+        help="Texts to compare written ones with, for consistency; implies --generate.",
+        rich_help_panel="Input",
+        show_default=False,
+    ),
+]
+TasksOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--tasks",
+        metavar="FILE",
+        help="A task file of lm-evaluation-harness; repeatable.",
+        rich_help_panel="Input",
+        show_default=False,
+    ),
+]
+SeedOption = Annotated[
+    int,
+    typer.Option("--seed", min=0, help="Draws what --generate writes.", rich_help_panel="Compute"),
+]
 ConventionOption = Annotated[
     Convention,
-    typer.Option(help="What counts as an answer.", rich_help_panel="Output"),
+    typer.Option(help="Whose figures to show.", rich_help_panel="Output"),
 ]
 
 
@@ -90,8 +110,12 @@ def evaluate(
     format: FormatOption = "auto",
     retain: RetainOption = None,
     text: TextOption = None,
-    convention: ConventionOption = "argmax",
+    generate: GenerateFlag = False,
+    snippets: SnippetsOption = None,
+    tasks: TasksOption = None,
+    convention: ConventionOption = "patchkit",
     min: MinOption = None,
+    seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     json: JsonFlag = False,
@@ -99,14 +123,16 @@ def evaluate(
 ) -> None:
     """Measure what a patch changes and leaves alone."""
     from patchkit.evaluate import evaluate as measure
+    from patchkit.facts.snippets import read_snippets
     from patchkit.patch.patch import Patch
 
     out = Out.choose("eval", json=json, quiet=quiet)
-    limits = minimums(min, FIGURES)
+    limits = minimums(min, FIGURES[convention])
     asked = facts_command.read(facts or patches[-1], format)
     facts_command.warn(out, asked)
     probes = _probes(retain, format, asked) if retain else ()
     prose = text.read_text(encoding="utf-8") if text else None
+    references = read_snippets(snippets) if snippets else None
     with shown(out) as progress:
         loaded = load(base, device, dtype)
         report = measure(
@@ -116,17 +142,14 @@ def evaluate(
             asked.facts,
             retention_probes=probes,
             text=prose,
+            generate=generate or references is not None,
+            snippets=references,
+            tasks=tasks or (),
+            seed=seed,
             checkpoint=loaded.checkpoint,
             progress=progress,
         )
-    below = _below(report, convention, limits)
-    _show(out, report, asked, convention)
-    for line in below:
-        out.failed(line)
-    efficacy = report.value("efficacy", convention)
-    quiet_text = None if efficacy is None else f"{efficacy:.4f}"
-    out.result(_data(report, asked, convention, out.seconds), quiet=quiet_text, ok=not below)
-    out.verdict(not below)
+    conclude(out, report, asked, convention, limits)
 
 
 def _probes(source: Path, format: FactsFormat, asked: "FactsFile") -> list["Probe"]:
@@ -140,101 +163,3 @@ def _probes(source: Path, format: FactsFormat, asked: "FactsFile") -> list["Prob
         for fact in others
         if fact.subject not in edited
     ]
-
-
-def _below(report: "EvalReport", convention: Convention, limits: Mapping[str, float]) -> list[str]:
-    """The minimums that were missed, as sentences."""
-    lines = []
-    for name in FIGURES:
-        value = report.value(name, convention)
-        if name in limits and value is None:
-            lines.append(f"{name} was not measured")
-        elif name in limits and value is not None and value < limits[name]:
-            lines.append(f"{name} {value:.4g} is below {limits[name]:g}")
-    return lines
-
-
-def _show(out: Out, report: "EvalReport", asked: "FactsFile", convention: Convention) -> None:
-    metrics = report.metrics[convention]
-    rows = [
-        Row(name, *map(_share, (tally.before, tally.after, tally.kept_share)), tally.asked)
-        for name, tally in metrics.tallies.items()
-        if tally.asked
-    ]
-    out.table(("METRIC", "BASE", "PATCHED", "KEPT", "PROMPTS"), rows, right=" RRRR")
-    out.fields(
-        {
-            "score": None if metrics.score is None else _share(metrics.score),
-            "perplexity": _perplexity(report),
-            "missed": _missed_text(report, asked),
-            "convention": f"{convention}: {_MEANINGS[convention]}",
-        },
-        indent=0,
-    )
-    out.done(f"evaluated {count(len(report.facts), 'fact')} in {duration(out.seconds)}")
-
-
-def _share(value: float | None) -> str:
-    return "—" if value is None else f"{value:.3f}"
-
-
-def _perplexity(report: "EvalReport") -> str | None:
-    before, after = report.perplexity_before, report.perplexity_after
-    if before is None or after is None:
-        return None
-    return f"{before.value:.4g} → {after.value:.4g} ({after.value / before.value - 1:+.2%})"
-
-
-def _missed_text(report: "EvalReport", asked: "FactsFile") -> str | None:
-    places = [asked.places[result.index] for result in report.missed]
-    return f"{asked.place_name}s {some(places)}" if places else None
-
-
-def _data(
-    report: "EvalReport", asked: "FactsFile", convention: Convention, seconds: float
-) -> dict[str, object]:
-    return {
-        "convention": convention,
-        "facts": len(report.facts),
-        "metrics": {name: _metrics(metrics) for name, metrics in report.metrics.items()},
-        "perplexity": {
-            "base": report.perplexity_before and asdict(report.perplexity_before),
-            "patched": report.perplexity_after and asdict(report.perplexity_after),
-        },
-        "missed": [asked.places[result.index] for result in report.missed],
-        "results": [_result(result, asked) for result in report.facts],
-        "seconds": seconds,
-    }
-
-
-def _metrics(metrics: "Metrics") -> dict[str, object]:
-    figures: dict[str, object] = {
-        name: {
-            "value": metrics.value(name),
-            "base": tally.before,
-            "patched": tally.after,
-            "kept": tally.kept_share,
-            "prompts": tally.asked,
-        }
-        for name, tally in metrics.tallies.items()
-    }
-    return {**figures, "score": metrics.score}
-
-
-def _result(result: "FactResult", asked: "FactsFile") -> dict[str, object]:
-    shares = ("paraphrases", "neighbors", "same_subject")
-    return {
-        "id": result.fact.id,
-        asked.place_name: asked.places[result.index],
-        "prompt": result.fact.text,
-        "target": result.fact.target,
-        "before": result.before,
-        "after": result.after,
-        "probability_before": result.probability_before,
-        "probability_after": result.probability_after,
-        "answered": result.answered,
-        **{
-            name: dict(zip(("right", "asked"), getattr(result, name), strict=True))
-            for name in shares
-        },
-    }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from patchkit.editing.recipe import read_recipe as read_recipe
     from patchkit.errors import BaseMismatch as BaseMismatch
     from patchkit.errors import CheckpointError as CheckpointError
+    from patchkit.errors import ExtraMissing as ExtraMissing
     from patchkit.errors import FactsError as FactsError
     from patchkit.errors import FormatError as FormatError
     from patchkit.errors import InvariantError as InvariantError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from patchkit.errors import PatchkitError as PatchkitError
     from patchkit.errors import RecipeError as RecipeError
     from patchkit.errors import SolveError as SolveError
+    from patchkit.errors import TaskError as TaskError
     from patchkit.errors import UnsupportedModel as UnsupportedModel
     from patchkit.evaluate import EvalReport as EvalReport
     from patchkit.evaluate import evaluate as evaluate
@@ -45,10 +47,13 @@ if TYPE_CHECKING:
     from patchkit.export import export as export
     from patchkit.facts.reading import Fact as Fact
     from patchkit.facts.reading import FactsFile as FactsFile
+    from patchkit.facts.reading import MultiHop as MultiHop
     from patchkit.facts.reading import Probe as Probe
     from patchkit.facts.reading import Problem as Problem
     from patchkit.facts.reading import read_facts as read_facts
     from patchkit.facts.reading import to_jsonl as to_jsonl
+    from patchkit.facts.snippets import Snippets as Snippets
+    from patchkit.facts.snippets import read_snippets as read_snippets
     from patchkit.live import Handle as Handle
     from patchkit.live import applied as applied
     from patchkit.live import apply as apply
@@ -101,6 +106,7 @@ _HOME = {
     "evaluate": "evaluate",
     "export": "export",
     "ExportReport": "export",
+    "ExtraMissing": "errors",
     "Fact": "facts.reading",
     "FactsError": "errors",
     "FactsFile": "facts.reading",
@@ -109,6 +115,7 @@ _HOME = {
     "InvariantError": "errors",
     "load_model": "base",
     "load_tokenizer": "base",
+    "MultiHop": "facts.reading",
     "OutputError": "errors",
     "Part": "compose",
     "Patch": "patch.patch",
@@ -123,6 +130,7 @@ _HOME = {
     "read_facts": "facts.reading",
     "read_info": "patch.reader",
     "read_recipe": "editing.recipe",
+    "read_snippets": "facts.snippets",
     "rebuild": "editing.rebuild",
     "Recipe": "editing.recipe",
     "RecipeError": "errors",
@@ -132,7 +140,9 @@ _HOME = {
     "RevertPlan": "revert",
     "RevertReport": "revert",
     "SILENT": "events",
+    "Snippets": "facts.snippets",
     "SolveError": "errors",
+    "TaskError": "errors",
     "to_jsonl": "facts.reading",
     "UnsupportedModel": "errors",
     "verify_folder": "verify",

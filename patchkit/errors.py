@@ -9,7 +9,9 @@
     ├── InvariantError     invariant_broken   a number breaks what the mathematics promises
     ├── RecipeError        recipe_invalid     settings that do not exist or cannot be
     ├── SolveError         solve_failed       an edit could not be computed
-    └── OutputError        output_failed      a result could not be written
+    ├── OutputError        output_failed      a result could not be written
+    ├── ExtraMissing       extra_missing      an optional dependency is not installed
+    └── TaskError          task_failed        lm-evaluation-harness could not run a task
 
 Each error says what happened in one sentence with the two values that disagree; `hint` is a
 command or action that helps, `details` the same facts as data.
@@ -117,3 +119,15 @@ class OutputError(PatchkitError):
     """A result could not be written where it was asked for."""
 
     code: ClassVar[str] = "output_failed"
+
+
+class ExtraMissing(PatchkitError):
+    """What was asked for needs an optional dependency; the hint says how to install it."""
+
+    code: ClassVar[str] = "extra_missing"
+
+
+class TaskError(PatchkitError):
+    """A task of lm-evaluation-harness could not be read or run."""
+
+    code: ClassVar[str] = "task_failed"

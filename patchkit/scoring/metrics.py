@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from patchkit.scoring.questions import METRICS, Metric, Question, Reply
+from patchkit.scoring.texts import answered
 
-Convention = Literal["argmax", "first-token", "probability"]
-CONVENTIONS: tuple[Convention, ...] = ("argmax", "first-token", "probability")
+Criterion = Literal["argmax", "first-token", "probability", "generated"]
+CRITERIA: tuple[Criterion, ...] = ("argmax", "first-token", "probability", "generated")
 
-Figure = Metric | Literal["score"]
-FIGURES: tuple[Figure, ...] = (*METRICS, "score")
+FigureName = Metric | Literal["score"]
+FIGURES: tuple[FigureName, ...] = (*METRICS, "score")
 
-_CHANGED: tuple[Metric, ...] = ("efficacy", "paraphrase")
-_SCORED: Mapping[Convention, tuple[Metric, ...]] = {
-    "argmax": ("efficacy", "paraphrase", "neighborhood", "retention"),
-    "first-token": ("efficacy", "paraphrase", "neighborhood", "retention"),
-    "probability": ("efficacy", "paraphrase", "neighborhood"),
-}
+_CHANGED: tuple[Metric, ...] = ("efficacy", "paraphrase", "portability", "multihop")
+_SCORED: tuple[Metric, ...] = ("efficacy", "paraphrase", "neighborhood", "retention")
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts over the prompts of one metric: asked, right before, right after, right both times."""
+    """Counts over the questions of one metric: asked, right before, right after, right both times.
+
+    Wordings of one question count once, as right if one of them is answered rightly.
+    """
 
     asked: int
     right_before: int
@@ -52,12 +52,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """All figures under one convention; a metric is None where it had no prompts."""
+    """All figures under one criterion; a metric is None where it had no prompts."""
 
-    convention: Convention
+    criterion: Criterion
     tallies: Mapping[Metric, Tally]
 
-    def value(self, figure: Figure) -> float | None:
+    def value(self, figure: FigureName) -> float | None:
         """The figure that counts: share right after for changed facts, kept share for others."""
         if figure == "score":
             return self.score
@@ -85,14 +85,29 @@ class Metrics:
         return self.value("same_subject")
 
     @property
+    def portability(self) -> float | None:
+        """Share of consequences of edited facts that are answered rightly."""
+        return self.value("portability")
+
+    @property
+    def multihop(self) -> float | None:
+        """Share of multi-hop questions that are answered rightly in one of their wordings."""
+        return self.value("multihop")
+
+    @property
     def retention(self) -> float | None:
         """Kept share of held-out facts of unedited subjects."""
         return self.value("retention")
 
     @property
     def score(self) -> float | None:
-        """Harmonic mean of the metrics that the convention scores; None if one is missing."""
-        values = [self.value(metric) for metric in _SCORED[self.convention]]
+        """Harmonic mean of the metrics that are scored; None if one is missing.
+
+        Scored are efficacy, paraphrase, neighborhood and retention; by probability, which
+        retention has no rival for, the first three.
+        """
+        scored = _SCORED[:3] if self.criterion == "probability" else _SCORED
+        values = [self.value(metric) for metric in scored]
         present = [value for value in values if value is not None]
         return harmonic_mean(present) if len(present) == len(values) else None
 
@@ -101,19 +116,23 @@ def measure(
     asked: Sequence[Question],
     before: Sequence[Reply],
     after: Sequence[Reply],
-    convention: Convention = "argmax",
+    criterion: Criterion = "argmax",
 ) -> Metrics:
     """Count the answers of the base and of the edited model to the same questions."""
-    verdicts: dict[Metric, list[tuple[bool, bool]]] = {metric: [] for metric in METRICS}
-    for question, old, new in zip(asked, before, after, strict=True):
-        verdict = judge(question, old, new, convention)
+    verdicts: dict[Metric, dict[object, tuple[bool, bool]]] = {metric: {} for metric in METRICS}
+    for place, (question, old, new) in enumerate(zip(asked, before, after, strict=True)):
+        verdict = judge(question, old, new, criterion)
         if verdict is not None:
-            verdicts[question.metric].append(verdict)
-    return Metrics(convention, {metric: _tally(found) for metric, found in verdicts.items()})
+            key = place if question.case is None else (question.fact, question.case)
+            was, now = verdicts[question.metric].get(key, (False, False))
+            verdicts[question.metric][key] = (was or verdict[0], now or verdict[1])
+    return Metrics(
+        criterion, {metric: _tally(found.values()) for metric, found in verdicts.items()}
+    )
 
 
 def judge(
-    question: Question, before: Reply, after: Reply, convention: Convention = "argmax"
+    question: Question, before: Reply, after: Reply, criterion: Criterion = "argmax"
 ) -> tuple[bool, bool] | None:
     """Whether the base was right and whether the edited model is; None if nothing can be said.
 
@@ -122,15 +141,17 @@ def judge(
     """
     if not question.wanted.labels:
         return True, before.wanted.predicted == after.wanted.predicted
-    old, new = _right(before, convention), _right(after, convention)
+    old, new = _right(question, before, criterion), _right(question, after, criterion)
     return None if old is None or new is None else (old, new)
 
 
-def _right(reply: Reply, convention: Convention) -> bool | None:
-    if convention == "argmax":
+def _right(question: Question, reply: Reply, criterion: Criterion) -> bool | None:
+    if criterion == "argmax":
         return reply.wanted.exact
-    if convention == "first-token":
+    if criterion == "first-token":
         return reply.wanted.first
+    if criterion == "generated":
+        return None if reply.text is None else answered(reply.text, question.accepted)
     if reply.rival is None:
         return None
     return reply.wanted.mean_logprob > reply.rival.mean_logprob

@@ -1,9 +1,11 @@
 """`patchkit eval` and `patchkit try`."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from patchkit_cli.eval_report import FIGURES, Convention
 from tests.cli.helpers import Check, run
 
 
@@ -17,7 +19,7 @@ def test_eval(check: Check, base: Path, patch: Path) -> None:
             neighborhood  0.000    0.000     —        1
             same_subject  0.000    0.000     —        1
             missed      lines 1, 2
-            convention  argmax: every token of the target is the model's first choice
+            convention  patchkit: every token right; of what should stay, the share kept
             ✓ evaluated 2 facts in 0.0s
             """,
         json={"schema": "patchkit.eval/1", "ok": True, "facts": 2, "missed": [1, 2]},
@@ -33,6 +35,13 @@ def test_eval(check: Check, base: Path, patch: Path) -> None:
     }
     assert ran.data["results"][0]["prompt"] == "The capital of France is"
     assert ran.data["perplexity"] == {"base": None, "patched": None}
+    assert set(ran.data["conventions"]) == {"patchkit", "alphaedit", "easyedit"}
+    assert ran.data["conventions"]["patchkit"]["efficacy"] == {
+        "base": 0.0,
+        "patched": 0.0,
+        "count": 2,
+    }
+    assert ran.data["tasks"] == {"base": {}, "patched": {}}
 
 
 def test_a_missed_minimum_is_a_negative_verdict(base: Path, patch: Path) -> None:
@@ -58,10 +67,70 @@ def test_other_facts_a_text_and_facts_to_retain(base: Path, patch: Path) -> None
     assert "perplexity" in run("eval", patch, "--base", base, *files).stdout
 
 
-@pytest.mark.parametrize("convention", ["argmax", "first-token", "probability"])
+@pytest.mark.parametrize("convention", get_args(Convention))
 def test_the_convention_is_named(base: Path, patch: Path, convention: str) -> None:
     ran = run("eval", patch, "--base", base, "--convention", convention)
     assert f"convention  {convention}: " in ran.stdout
+    data = run("eval", patch, "--base", base, "--convention", convention, "--json").data
+    assert data["convention"] == convention
+    assert len(data["conventions"]) == 3
+
+
+def test_another_convention_shows_its_own_figures(base: Path, patch: Path) -> None:
+    ran = run("eval", patch, "--base", base, "--convention", "easyedit")
+    names = [line.split()[0] for line in ran.stdout.splitlines()[:7]]
+    assert names == [
+        "METRIC",
+        "rewrite_acc",
+        "rephrase_acc",
+        "locality",
+        "locality/neighborhood",
+        "locality/same_subject",
+        "missed",
+    ]
+    limits = ["--convention", "alphaedit", "--min", "efficacy_success=1.1"]
+    ran = run("eval", patch, "--base", base, *limits)
+    assert ran.code == 3
+    assert "is below 1.1" in ran.stdout
+    assert run("eval", patch, "--base", base, "--min", "efficacy_success=1").code == 2
+
+
+def test_the_figures_that_can_be_named_are_those_of_the_library(base: Path, patch: Path) -> None:
+    line = (
+        '{"subject":"Spain","prompt":"The capital of {} is","target":"Rome","target_true":"Paris",'
+        '"paraphrases":["{} has"],"neighbors":[{"prompt":"Italy has","target":"Rome"}],'
+        '"portability":[{"prompt":"{} is","target":"yen"}],"generation":["{} is"]}'
+    )
+    Path("facts.jsonl").write_text(line)
+    options = ["--facts", "facts.jsonl", "--generate", "--json"]
+    found = run("eval", patch, "--base", base, *options).data["conventions"]
+    for convention, names in FIGURES.items():
+        shown = {name for name in found[convention] if "/" not in name}
+        assert shown == set(names) - {"consistency"}
+
+
+def test_letting_the_models_write(base: Path, patch: Path) -> None:
+    line = (
+        '{"subject":"Spain","prompt":"The capital of {} is","target":"Rome","generation":["{} is"]}'
+    )
+    Path("facts.jsonl").write_text(line)
+    ran = run("eval", patch, "--base", base, "--facts", "facts.jsonl", "--generate")
+    assert ran.code == 0, ran.stderr
+    lines = [line.split()[0] for line in ran.stdout.splitlines()]
+    assert lines[:5] == ["METRIC", "efficacy", "efficacy_generated", "TEXTS", "fluency"]
+
+
+def test_snippets_that_cannot_be_read(base: Path, patch: Path) -> None:
+    Path("snippets.json").write_text("{}")
+    ran = run("eval", patch, "--base", base, "--snippets", "snippets.json")
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "must be one JSON array" in ran.stderr
+
+
+def test_a_task_is_run_or_what_it_needs_is_named(base: Path, patch: Path) -> None:
+    ran = run("eval", patch, "--base", base, "--tasks", "none.yaml", "--json")
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.data["code"] in ("task_failed", "extra_missing")
 
 
 def test_try(check: Check, base: Path, patch: Path) -> None:

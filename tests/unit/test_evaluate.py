@@ -13,8 +13,10 @@ from patchkit.base import load_model, load_tokenizer
 from patchkit.errors import BaseMismatch
 from patchkit.evaluate import EvalReport, evaluate
 from patchkit.facts.fact import Fact, Probe
+from patchkit.facts.snippets import Snippets
 from patchkit.live import applied
-from patchkit.scoring.metrics import CONVENTIONS
+from patchkit.scoring.conventions import CONVENTIONS
+from patchkit.scoring.metrics import CRITERIA
 from patchkit.scoring.questions import ask, questions
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import sites
@@ -104,13 +106,15 @@ def test_facts_that_are_not_answered_are_missed() -> None:
     assert report.value("efficacy") == 1 - len(report.missed) / len(FACTS)
 
 
-def test_all_conventions_are_there() -> None:
+def test_all_criteria_and_conventions_are_there() -> None:
     report = report_of()
-    assert tuple(report.metrics) == CONVENTIONS
+    assert tuple(report.metrics) == tuple(name for name in CRITERIA if name != "generated")
+    assert tuple(report.figures) == CONVENTIONS
     tallies = report.metrics["argmax"].tallies
     counts = {name: tally.asked for name, tally in tallies.items()}
     assert counts == {
         "efficacy": 2, "paraphrase": 2, "neighborhood": 2, "same_subject": 1, "retention": 2,
+        "portability": 0, "multihop": 0,
     }  # fmt: skip
     assert report.metrics["probability"].tallies["efficacy"].asked == 1
     assert report.perplexity_before is not None
@@ -129,7 +133,7 @@ def test_a_patch_that_does_nothing_changes_nothing() -> None:
 
 def own_answer(seed: int) -> tuple[Fact, bool]:
     """A fact whose target is the patched model's own next token, if that reads back as one."""
-    model, tokenizer = tiny("llama3"), tiny_tokenizer()
+    model, tokenizer = tiny("llama3", seed), tiny_tokenizer()
     fact = Fact(subject="Brazil", prompt="The language of {} is", target="Portuguese")
     with applied(model, random_patch(model, seed)):
         token = ask(model, questions(tokenizer, [fact]))[0].wanted.predicted[0]
@@ -143,7 +147,7 @@ def own_answer(seed: int) -> tuple[Fact, bool]:
 
 def test_what_the_patched_model_answers_is_a_hit() -> None:
     seed, fact = next((seed, fact) for seed in range(50) for fact, ok in [own_answer(seed)] if ok)
-    model = tiny("llama3")
+    model = tiny("llama3", seed)
     report = evaluate(model, tiny_tokenizer(), random_patch(model, seed), [fact])
     assert report.value("efficacy") == 1
     assert report.facts[0].answered == fact.target
@@ -165,3 +169,38 @@ def test_another_base_is_refused() -> None:
     patch = random_patch(tiny("llama2", seed=1))
     with pytest.raises(BaseMismatch):
         evaluate(tiny("llama2", seed=2), tiny_tokenizer(), patch, FACTS)
+
+
+def test_letting_the_models_write_adds_figures_and_changes_none() -> None:
+    model, tokenizer = tiny("llama3"), tiny_tokenizer()
+    patch = random_patch(model)
+    writing = replace(FACTS[0], generation=("{} is known for",), reference="P1/Q1")
+    facts = [writing, FACTS[1]]
+    plain = evaluate(model, tokenizer, patch, facts)
+    report = evaluate(model, tokenizer, patch, facts, generate=True, seed=1)
+    assert {name: report.metrics[name] for name in plain.metrics} == plain.metrics
+    assert plain.value("efficacy", "generated") is None
+    assert report.metrics["generated"].tallies["efficacy"].asked == 2
+    found = report.figure("alphaedit", "fluency")
+    assert found is not None
+    assert found.count == 1
+    assert found.base is not None
+    assert found.base > 0
+    assert report.figure("easyedit", "fluency") == found
+    assert plain.figure("alphaedit", "fluency") is None
+    assert report.figure("patchkit", "efficacy_generated") is not None
+    assert report == evaluate(model, tokenizer, patch, facts, generate=True, seed=1)
+
+
+def test_written_texts_are_compared_with_snippets() -> None:
+    pytest.importorskip("sklearn")
+    model = tiny("llama3")
+    fact = replace(FACTS[1], generation=("{} is known for",), reference="P1/Q1")
+    snippets = Snippets({"P1/Q1": ("Isaac Newton is known for gravity",)})
+    patch = random_patch(model)
+    report = evaluate(model, tiny_tokenizer(), patch, [fact], generate=True, snippets=snippets)
+    found = report.figure("alphaedit", "consistency")
+    assert found is not None
+    assert found.patched is not None
+    assert 0 < found.patched <= 1
+    assert report.figure("easyedit", "consistency") is None

@@ -6,11 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchkit.facts.fact import Fact, Probe
+from patchkit.facts.fact import Fact, MultiHop, Probe
 from patchkit.facts.position import Encoded
 from patchkit.scoring.answers import Answer
-from patchkit.scoring.metrics import FIGURES, harmonic_mean, judge, measure
-from patchkit.scoring.questions import METRICS, Metric, Question, Reply, ask, questions
+from patchkit.scoring.metrics import CRITERIA, FIGURES, harmonic_mean, judge, measure
+from patchkit.scoring.questions import (
+    METRICS,
+    Metric,
+    Question,
+    Reply,
+    ask,
+    questions,
+    spoken,
+)
 from tests.unit.models.factory import tiny, tiny_tokenizer
 
 FACT = Fact(
@@ -57,7 +65,7 @@ def test_other_facts_count_what_is_kept_of_what_was_right(metric: Metric) -> Non
     assert (tally.before, tally.after) == (3 / 5, 3 / 5)
 
 
-def test_conventions_read_the_same_answers_differently() -> None:
+def test_criteria_read_the_same_answers_differently() -> None:
     asked = [question("efficacy", rival=True)] * 3
     before = [reply(False)] * 3
     after = [
@@ -89,9 +97,38 @@ def test_probability_leaves_out_what_has_no_rival() -> None:
 def test_a_probe_without_target_must_keep_its_top_answer() -> None:
     open_question = question("neighborhood", wanted=Encoded((0, 7), None, ()))
     same, other = Reply(Answer((5,)), None), Reply(Answer((6,)), None)
-    for convention in ("argmax", "first-token", "probability"):
-        assert judge(open_question, same, same, convention) == (True, True)
-        assert judge(open_question, same, other, convention) == (True, False)
+    for criterion in CRITERIA:
+        assert judge(open_question, same, same, criterion) == (True, True)
+        assert judge(open_question, same, other, criterion) == (True, False)
+
+
+def test_generated_answers_are_read_as_text() -> None:
+    asked = [replace(question("efficacy"), accepted=("Rome", "Roma"))] * 4
+    texts = (" Rome, of course", " roma", " Romeo", " the city of Rome")
+    after = [replace(reply(False), text=text) for text in texts]
+    metrics = measure(asked, [reply(True)] * 4, after, "generated")
+    assert metrics.tallies["efficacy"].asked == 0
+    metrics = measure(asked, after, after, "generated")
+    assert metrics.efficacy == 2 / 4
+
+
+def test_wordings_of_one_question_count_once_and_one_right_answer_is_enough() -> None:
+    first, second = replace(question("multihop"), fact=0, case=0), question("multihop")
+    second = replace(second, fact=0, case=1)
+    other = replace(question("multihop"), fact=1, case=0)
+    asked = [first, first, first, second, second, other]
+    before = [reply(False), reply(True), *[reply(False)] * 4]
+    after = [reply(False), reply(False), reply(True), reply(False), reply(False), reply(True)]
+    metrics = measure(asked, before, after)
+    assert metrics.multihop == 2 / 3
+    tally = metrics.tallies["multihop"]
+    assert (tally.asked, tally.right_before, tally.right_after, tally.kept) == (3, 1, 2, 1)
+
+
+def test_consequences_count_what_is_right_after() -> None:
+    after = [reply(True), reply(False)]
+    metrics = measure([question("portability")] * 2, [reply(False)] * 2, after)
+    assert metrics.portability == 1 / 2
 
 
 def test_score_is_the_harmonic_mean_of_four() -> None:
@@ -171,3 +208,60 @@ def test_the_model_answers_each_question_with_its_rival() -> None:
         assert given_reply.wanted.tokens == tuple(token for _, token in q.wanted.labels)
         if q.rival is not None and given_reply.rival is not None:
             assert given_reply.rival.tokens == tuple(token for _, token in q.rival.labels)
+
+
+def test_consequences_and_multihop_questions_are_asked_where_all_their_facts_are() -> None:
+    hop = MultiHop(
+        ("Who rules its capital?", "Its capital is ruled by"), "Kim", ("Li",), ("other",)
+    )
+    fact = replace(
+        FACT,
+        portability=(Probe("The mayor of Rome is", "Kim", ("Li",), "Reasoning"),),
+        multihop=(hop, replace(hop, needs=())),
+    )
+    other = Fact("Italy", "The capital of {} is", "Bari", id="other")
+
+    def listed(*facts: Fact) -> list[tuple[str, int | None, tuple[str, ...], str | None]]:
+        found = questions(tiny_tokenizer(), facts)
+        chosen = [q for q in found if q.metric in ("portability", "multihop")]
+        return [(q.prompt, q.case, q.accepted, q.group) for q in chosen]
+
+    answers = ("Kim", "Li")
+    mayor = ("The mayor of Rome is", None, answers, "Reasoning")
+    alone = [(prompt, 1, answers, None) for prompt in hop.prompts]
+    together = [(prompt, 0, answers, None) for prompt in hop.prompts]
+    assert listed(fact) == [mayor, *alone]
+    assert listed(fact, other) == [mayor, *together, *alone]
+
+
+def test_free_answers_are_those_of_greedy_decoding() -> None:
+    model, tokenizer = tiny("llama3"), tiny_tokenizer()
+    asked = questions(tokenizer, [FACT, replace(FACT, target="a longer one", id="")])
+    replies = spoken(model, tokenizer, asked, ask(model, asked))
+    for q, found in zip(asked, replies, strict=True):
+        if not q.accepted:
+            assert found.text is None
+            continue
+        assert found.text is not None
+        ids = tokenizer(q.prompt, return_tensors="pt")
+        whole = model.generate(**ids, max_new_tokens=24, do_sample=False)[0]
+        text = tokenizer.decode(whole, skip_special_tokens=True).removeprefix(q.prompt)
+        assert text.startswith(found.text.rstrip("\ufffd"))
+
+
+@pytest.mark.parametrize("architecture", ["llama3", "gpt2", "opt"])
+def test_an_answer_that_is_right_token_by_token_is_written_freely(architecture: str) -> None:
+    model, tokenizer = tiny(architecture), tiny_tokenizer()
+    asked = []
+    for prompt in ("The capital of France is", "Isaac Newton wrote about", "The yen is the"):
+        ids = tokenizer(prompt, return_tensors="pt")
+        whole = model.generate(**ids, max_new_tokens=2, do_sample=False)[0].tolist()
+        start = ids["input_ids"].shape[1]
+        labels = tuple((place - 1, whole[place]) for place in range(start, len(whole)))
+        text = tokenizer.decode(whole[start:])
+        encoded = Encoded(tuple(whole), None, labels)
+        asked.append(Question("retention", None, prompt, encoded, None, (text,)))
+    for q, found in zip(asked, spoken(model, tokenizer, asked, ask(model, asked)), strict=True):
+        assert found.wanted.exact
+        assert found.text is not None
+        assert found.text.startswith(q.accepted[0])
