@@ -26,6 +26,8 @@ RECIPES = {
     "rect": Recipe(method="rect", options={"host_options": MEMIT}),
     "prune": Recipe(method="prune", options={"host_options": MEMIT}),
     "alphaedit": Recipe(method="alphaedit", options=VALUES),
+    "mose": Recipe(method="mose", options=VALUES),
+    "mose-oft": Recipe(method="mose-oft", options={"steps": 15, "at_once": 5, "rate": 1e-3}),
     "memit, protected": Recipe(
         method="memit",
         options=MEMIT,
@@ -34,6 +36,8 @@ RECIPES = {
     ),
     "rotation, protected": Recipe(options={"steps": 15}, protect=("spectrum",), rewrite=False),
 }
+
+ROTATIONS = {"rotation": "rotation", "mose": "rotation", "mose-oft": "rotation-blocks"}
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +65,12 @@ def test_a_method_writes_facts_on_atlas(
     made = edit(model, tokenizer, facts, checkpoint=checkpoint, recipe=recipe, cache_dir=cache)
     assert made.report.efficacy >= 0.8
     (tensor,) = made.report.tensors
-    if recipe.method == "rotation":
+    if recipe.method in ROTATIONS:
         assert abs(tensor.norm_ratio - 1) < 1e-9
     else:
         assert tensor.norm_ratio > 1.0001
     again = Patch.read(made.patch.to_bytes())
     assert again.metadata.method == recipe.method
     (factor,) = next(iter(again.factors.values()))
-    kinds = {"rotation": "rotation", "rect": "additive-dense"}
+    kinds = {**ROTATIONS, "rect": "additive-dense"}
     assert factor.kind == kinds.get(recipe.method, "additive")
