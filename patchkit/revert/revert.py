@@ -180,18 +180,22 @@ class _Restoring:
     def _write(self, shard: str, target: Path) -> None:
         """Write one restored shard; BaseMismatch if it is not the file that the lock records."""
         whole = self.origin.file(shard)
-        infos = [] if whole else [entry.info for entry in self.plan.entries(shard)]
-        digest = restore_shard(whole or self.plan.path / shard, target, infos, self.origin.blocks)
         recorded = self.plan.lock.shards.get(shard)
         expected = None if recorded is None else recorded.before
+        if whole and expected is None:
+            _copy(whole, target)
+            self.same.append(shard)
+            return
+        infos = [] if whole else [entry.info for entry in self.plan.entries(shard)]
+        digest = restore_shard(whole or self.plan.path / shard, target, infos, self.origin.blocks)
         if expected not in (None, digest) and not isinstance(self.origin, Estimate):
             raise BaseMismatch(
                 f"{shard} would not be the base's: it should have {expected[:15]}…, and "
                 f"{digest[:15]}… came out, so something beside the edited tensors was changed",
-                hint="patchkit verify looks for it; --base REF takes the whole file from a base",
+                hint="patchkit verify looks for it",
                 details={"shard": shard, "expected": expected, "found": digest},
             )
-        if whole or expected == digest:
+        if expected == digest:
             self.same.append(shard)
 
 

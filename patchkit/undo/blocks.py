@@ -66,15 +66,15 @@ def decode_block(head: bytes, payload: bytes, predicted: Tensor, dtype: torch.dt
     (length,) = _LENGTH.unpack_from(payload)
     end = _LENGTH.size + length
     pattern = _AS[dtype.itemsize][1]
-    change = _signed(decode(payload[_LENGTH.size : end], count, pattern))
-    patterns = _patterns(_order(predicted.to(dtype)) + change)
+    change = unfolded(decode(payload[_LENGTH.size : end], count, pattern))
+    patterns = _patterns(order_of(predicted.to(dtype)) + change)
     _put(patterns, payload[end:])
     return patterns.tobytes()
 
 
 def _coded(wanted: Tensor, predicted: Tensor, doubt: float) -> bytes:
-    target = _order(wanted)
-    change = _unsigned(target - _order(predicted.to(wanted.dtype)))
+    target = order_of(wanted)
+    change = folded(target - order_of(predicted.to(wanted.dtype)))
     low, high = (predicted - doubt).to(wanted.dtype), (predicted + doubt).to(wanted.dtype)
     doubtful = np.flatnonzero((low != high).numpy())
     change[doubtful] = 0
@@ -97,7 +97,7 @@ def _doubt(moved: Tensor, predicted: Tensor) -> float:
     return _DOUBT * max(float(moved.abs().max()), float(change.abs().max()))
 
 
-def _order(values: Tensor) -> Unsigned:
+def order_of(values: Tensor) -> Unsigned:
     """Integers (n,) that are ordered as the numbers are, neighbours one apart, −0 before 0."""
     signed, unsigned = _AS[values.element_size()]
     found: Unsigned = values.contiguous().view(signed).numpy().view(unsigned).ravel()
@@ -106,18 +106,18 @@ def _order(values: Tensor) -> Unsigned:
 
 
 def _patterns(order: Unsigned) -> Unsigned:
-    """The inverse of `_order`."""
+    """The inverse of `order_of`."""
     top = order.dtype.type(1 << (8 * order.itemsize - 1))
     return np.where(order & top, order ^ top, ~order)
 
 
-def _unsigned(change: Unsigned) -> Unsigned:
+def folded(change: Unsigned) -> Unsigned:
     """Differences, 0, −1, 1, −2, …, as 0, 1, 2, 3, …"""
     signed: NDArray[Any] = change.view(f"i{change.itemsize}")
     return ((signed << 1) ^ (signed >> (8 * change.itemsize - 1))).view(change.dtype)
 
 
-def _signed(code: Unsigned) -> Unsigned:
-    """The inverse of `_unsigned`."""
+def unfolded(code: Unsigned) -> Unsigned:
+    """The inverse of `folded`."""
     one = code.dtype.type(1)
     return (code >> one) ^ (~(code & one) + one)
