@@ -141,8 +141,13 @@ def with_lora(model: LlamaForCausalLM, patch: Patch, storage: str) -> Model:
         patch.write(f"{folder}/p.patch.safetensors")
         export(f"{folder}/base", [f"{folder}/p.patch.safetensors"], f"{folder}/lora",
                storage="float32" if storage == "float32" else "bfloat16")  # fmt: skip
-        wrapped = peft.PeftModel.from_pretrained(copy.deepcopy(model), f"{folder}/lora")
+        wrapped = peft.PeftModel.from_pretrained(twin(model), f"{folder}/lora")
     return wrapped.eval().to(model.dtype)
+
+
+def twin(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """A copy that shares the weights: where they lie in memory would make a difference, too."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def one_rank(
@@ -150,7 +155,7 @@ def one_rank(
 ) -> list[dict[str, object]]:
     patch = make_patch(model, rank, options.seed + 1)
     models: dict[str, Model] = {"base": model, "lora": with_lora(model, patch, options.dtype)}
-    models["attach"] = copy.deepcopy(model)
+    models["attach"] = twin(model)
     attach(models["attach"], patch)
     if options.compile:
         models = {kind: torch.compile(models[kind], fullgraph=True) for kind in KINDS}
@@ -183,6 +188,7 @@ def timed(
         "attach_to_base": median_ratio(rounds, "attach", "base"),
         "lora_to_base": median_ratio(rounds, "lora", "base"),
         "attach_to_lora": median_ratio(rounds, "attach", "lora"),
+        "attach_to_lora_quartiles": quartiles(rounds, "attach", "lora"),
         "attach_differs_from_lora": off / change,
         "seconds": [{kind: round(r[kind], 5) for kind in KINDS} for r in rounds],
     }
@@ -208,6 +214,11 @@ def clock(run: Callable[[], object], tokens: torch.Tensor) -> float:
 def median_ratio(rounds: list[dict[str, float]], one: str, two: str) -> float:
     """Ratio of times: above 1, `one` takes longer."""
     return statistics.median(r[one] / r[two] for r in rounds)
+
+
+def quartiles(rounds: list[dict[str, float]], one: str, two: str) -> list[float]:
+    """How far the ratios of single rounds lie apart: a quarter below, half, a quarter above."""
+    return [round(q, 3) for q in statistics.quantiles([r[one] / r[two] for r in rounds], n=4)]
 
 
 def device_name(device: str) -> str:

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from patchkit.base import outline
+from patchkit.errors import UnsupportedModel
 from patchkit.events import Progress, phase
 from patchkit.factors.lowrank import Change, LowRank, look
 from patchkit.factors.streaming import stored_rows
+from patchkit.patch.metadata import BaseMeta
 from patchkit.patch.stack import Stacked, check_digest, check_site
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import Site, sites
@@ -38,10 +40,15 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
-    """All layers in the order of the model, with the rank that they share."""
+    """All layers in the order of the model, with the rank that they share.
+
+    `repo` and `revision` say where on the Hub the base comes from, None where that is not known.
+    """
 
     checkpoint: Checkpoint
     layers: tuple[Layer, ...]
+    repo: str | None
+    revision: str | None
 
     @property
     def rank(self) -> int:
@@ -57,16 +64,18 @@ class Adapter:
 def build(
     checkpoint: Checkpoint,
     joined: Mapping[str, Stacked],
+    origin: BaseMeta,
     *,
     allow_other_base: bool,
     progress: Progress,
 ) -> Adapter:
     """Compute the adapter; of the base only headers and the edited tensors are read.
 
-    Lists of one factor keep their form: A = Bᵀ for the input side, A = BᵀW for the output side.
-    Longer ones are shortened by a factorised SVD. Raises CheckpointError for a name that the base
-    does not have, BaseMismatch for other weights, UnsupportedModel for another architecture, and
-    InvariantError for a factor that is not of low rank.
+    `origin` is what the patches say of their base. Lists of one factor keep their form: A = Bᵀ for
+    the input side, A = BᵀW for the output side; longer ones are shortened by a factorised SVD.
+    Raises CheckpointError for a name that the base does not have, BaseMismatch for other weights,
+    UnsupportedModel for another architecture, and InvariantError for a factor that is not of low
+    rank.
     """
     found = _sites(checkpoint, joined)
     for name, stack in joined.items():
@@ -81,13 +90,27 @@ def build(
             advance(checkpoint.tensor(name).info.nbytes)
     rank = max(1, *(change.rank for change in changes.values()))
     layers = [Layer(found[name], change.padded(rank)) for name, change in changes.items()]
-    return Adapter(checkpoint, tuple(sorted(layers, key=lambda layer: layer.site.layer)))
+    layers.sort(key=lambda layer: layer.site.layer)
+    return Adapter(checkpoint, tuple(layers), *_place(checkpoint, origin))
+
+
+def _place(checkpoint: Checkpoint, origin: BaseMeta) -> tuple[str | None, str | None]:
+    """Repository and revision of the base; the embedded model has a name but no repository."""
+    known = checkpoint if checkpoint.repo else origin
+    return (known.repo, known.revision) if "/" in (known.repo or "") else (None, None)
 
 
 def _sites(checkpoint: Checkpoint, joined: Mapping[str, Stacked]) -> dict[str, Site]:
     for name in joined:
         checkpoint.tensor(name)
-    return {site.tensor: site for site in sites(outline(checkpoint), checkpoint)}
+    found = {site.tensor: site for site in sites(outline(checkpoint), checkpoint)}
+    if other := [name for name in joined if name not in found]:
+        raise UnsupportedModel(
+            f"{other[0]} is not the output projection of an MLP, which is what can be exported",
+            hint="patchkit apply BASE PATCH… -o OUT",
+            details={"tensors": other},
+        )
+    return found
 
 
 def _change(checkpoint: Checkpoint, name: str, stack: Stacked) -> LowRank:

@@ -70,8 +70,11 @@ def export(
     begun, out = time.monotonic(), Path(out)
     checkpoint = Checkpoint.open(base)
     _check_target(checkpoint, out, to, overwrite)
-    joined = stacked([Patch.read(path) for path in patches])
-    adapter = build(checkpoint, joined, allow_other_base=allow_other_base, progress=progress)
+    stack = [Patch.read(path) for path in patches]
+    joined, origin = stacked(stack), stack[0].metadata.base
+    adapter = build(
+        checkpoint, joined, origin, allow_other_base=allow_other_base, progress=progress
+    )
     writer = peft.write if to == "peft" else gguf.write
     writer(adapter, out, storage, overwrite=overwrite)
     stored = peft.read(out) if to == "peft" else gguf.read(out, adapter)

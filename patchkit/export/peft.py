@@ -52,12 +52,11 @@ def read(folder: Path) -> dict[str, LowRank]:
 
 
 def _config(adapter: Adapter) -> dict[str, object]:
-    base = adapter.checkpoint
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.repo,
-        "revision": base.revision,
+        "base_model_name_or_path": adapter.repo,
+        "revision": adapter.revision,
         "inference_mode": True,
         "r": adapter.rank,
         "lora_alpha": adapter.rank,

@@ -142,10 +142,10 @@ class Attachment:
                 check_digest(name, stack.meta, slots[name].meta.base_sha256)
 
     def _load(self, slots: dict[str, _Slot], lows: Sequence[LowRank], strength: float) -> None:
-        pairs = list(zip(slots.values(), lows, strict=True))
-        padded = [low.padded(slot.carrier.rank) for slot, low in pairs]
-        for slot, low in zip(slots.values(), padded, strict=True):
-            slot.carrier.load(low)
+        carriers = [slot.carrier for slot in slots.values()]
+        padded = [low.padded(c.rank) for c, low in zip(carriers, lows, strict=True)]
+        for carrier, low in zip(carriers, padded, strict=True):
+            carrier.load(low)
         self._strength = strength
 
 

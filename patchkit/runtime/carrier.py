@@ -127,11 +127,11 @@ def _pushed(times: Callable[[Tensor], Tensor], change: Change) -> Seen:
     The second needs every column of W, and gets them by pushing the identity through in blocks.
     """
     right, left = change.right, change.left
-    lift = left.new_empty(left.shape[1], len(right))
-    step = max(1, _BLOCK // len(right)) if left.shape[1] else len(right)
-    for start in range(0, len(right) if left.shape[1] else 0, step):
-        block = right.new_zeros(len(right), min(step, len(right) - start))
-        block[start : start + step].fill_diagonal_(1.0)
-        lift[:, start : start + step] = left.T @ times(block)
-    reach = times(right) if right.shape[1] else right.new_empty(len(left), 0)
+    reach = times(right) if right.shape[1] else right.new_zeros(len(left), 0)
+    lift = left.new_zeros(left.shape[1], len(right))
+    step = max(1, _BLOCK // len(right))
+    for start in range(0, len(right) if len(lift) else 0, step):
+        columns = right.new_zeros(len(right), min(step, len(right) - start))
+        columns[start : start + step].fill_diagonal_(1.0)
+        lift[:, start : start + step] = left.T @ times(columns)
     return Seen(reach, lift)

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,21 @@ from safetensors.torch import load_file
 
 from patchkit.apply import apply_patches
 from patchkit.base import load_model
-from patchkit.errors import BaseMismatch, CheckpointError, InvariantError, OutputError
+from patchkit.errors import (
+    BaseMismatch,
+    CheckpointError,
+    InvariantError,
+    OutputError,
+    UnsupportedModel,
+)
 from patchkit.export import export, peft
 from patchkit.export.peft import read, vllm_rank
 from patchkit.factors.action import dense
 from patchkit.factors.additive import AdditiveDense
 from patchkit.factors.rotation import Rotation
-from patchkit.patch.patch import Patch
+from patchkit.patch.drafts import TensorDraft
+from patchkit.patch.metadata import BaseMeta
+from patchkit.patch.patch import Patch, build_patch
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import locate, sites
 from tests.unit.models.factory import ARCHITECTURES, save_tiny
@@ -114,6 +123,18 @@ def test_all_modules_share_one_rank_and_alpha(tmp_path: Path) -> None:
     assert config["base_model_name_or_path"] is None
 
 
+def test_the_base_is_named_if_it_can_be_loaded_by_that_name(tmp_path: Path) -> None:
+    base, file, patch = saved("llama2", tmp_path)
+    names = {"org/name": "org/name", "atlas": None}
+    for repo, wanted in names.items():
+        origin = replace(patch.metadata.base, repo=repo, revision="abc")
+        Patch(replace(patch.metadata, base=origin), patch.factors).write(file)
+        export(base, [file], tmp_path / "lora", overwrite=True)
+        config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == wanted
+        assert config["revision"] == (wanted and "abc")
+
+
 def test_a_stack_is_exported_as_its_product_at_the_least_rank(tmp_path: Path) -> None:
     base, file, patch = saved("llama2", tmp_path)
     name = next(iter(patch.factors))
@@ -180,6 +201,18 @@ def test_another_base_is_refused_unless_allowed(tmp_path: Path) -> None:
         export(base, [file], tmp_path / "lora")
     assert not (tmp_path / "lora").exists()
     assert export(base, [file], tmp_path / "lora", allow_other_base=True).ok
+
+
+def test_a_matrix_that_is_no_mlp_output_is_refused(tmp_path: Path) -> None:
+    base, file, _ = saved("llama2", tmp_path)
+    name = "model.layers.1.self_attn.o_proj.weight"
+    digest = Checkpoint.open(base).digest(name)
+    draft = TensorDraft(
+        (32, 32), "F32", "linear", digest, [Rotation("input", *torch.eye(32)[:2, :, None])]
+    )
+    build_patch(BaseMeta(), {name: draft}, None, {}, "one", {}).write(file)
+    with pytest.raises(UnsupportedModel, match="is not the output projection of an MLP"):
+        export(base, [file], tmp_path / "lora")
 
 
 def test_a_factor_that_moves_everything_is_refused(tmp_path: Path) -> None:
