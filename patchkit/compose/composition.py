@@ -17,9 +17,9 @@ from patchkit.compose.parts import Part
 from patchkit.compose.report import ComposeReport, TensorResult
 from patchkit.errors import FormatError, InvariantError
 from patchkit.events import SILENT, Progress, phase
+from patchkit.factors.compression import COMPRESSED
 from patchkit.facts.jsonl import to_jsonl
 from patchkit.patch.metadata import (
-    COMPRESSED,
     MAX_TENSORS,
     BaseMeta,
     FactsMeta,

@@ -18,9 +18,10 @@ from patchkit.editing.recipe import Recipe, recipe_from
 from patchkit.editing.report import Edit
 from patchkit.errors import FactsError, SolveError
 from patchkit.events import SILENT, Progress
+from patchkit.factors.compression import COMPRESSED
 from patchkit.facts.fact import Fact
 from patchkit.facts.jsonl import parse_jsonl
-from patchkit.patch.metadata import COMPRESSED, PatchMetadata
+from patchkit.patch.metadata import PatchMetadata
 from patchkit.patch.patch import Patch
 from patchkit.tensors.checkpoint import Checkpoint
 

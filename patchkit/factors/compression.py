@@ -24,6 +24,9 @@ from patchkit.factors.rotation import Rotation, rotation_from_core
 TOLERANCE = 1e-6
 """Angle in radians below which a plane is left out, unless told otherwise."""
 
+COMPRESSED = "compressed"
+"""Key of a patch's recipe under which compressions stand, beside the settings of an edit."""
+
 ARITHMETIC = 1e-12
 """Bound on what fp64 arithmetic adds to the error for each rotation that is merged."""
 

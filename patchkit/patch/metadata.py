@@ -21,9 +21,6 @@ FORMAT = 1
 MAX_TENSORS = 4096
 """Most tensors that one patch file may hold."""
 
-COMPRESSED = "compressed"
-"""Key of a recipe that lists how composed factors were merged, beside settings of an edit."""
-
 _OPTIONAL_PREFIX = "x-"
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,512}")
 _RESERVED = "patchkit.facts"

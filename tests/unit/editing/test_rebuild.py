@@ -10,7 +10,8 @@ import pytest
 from patchkit.editing.rebuild import facts_of, rebuild, recipe_of
 from patchkit.editing.recipe import Recipe
 from patchkit.errors import FactsError, RecipeError, SolveError
-from patchkit.patch.metadata import COMPRESSED, Leaf, PatchMetadata
+from patchkit.factors.compression import COMPRESSED
+from patchkit.patch.metadata import Leaf, PatchMetadata
 from patchkit.patch.patch import Patch
 from tests.unit.patch.samples import ZERO, sample
 
