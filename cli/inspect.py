@@ -86,7 +86,7 @@ def _show_tensors(out: Out, info: "PatchInfo", every: bool, degrees: Angles) -> 
 
 
 def _row(name: str, tensor: "TensorMeta", degrees: Angles) -> Row:
-    factors = ", ".join(map(_factor, tensor.factors))
+    factors = ", ".join(_factor(factor, tensor) for factor in tensor.factors)
     cells = [name, shape(tensor.shape), factors, short(tensor.base_sha256)]
     if degrees:
         largest = [f"{angle:.1f}°" for angle in degrees[name][:SHOWN_ANGLES]]
@@ -94,10 +94,19 @@ def _row(name: str, tensor: "TensorMeta", degrees: Angles) -> Row:
     return Row(*cells)
 
 
-def _factor(factor: "FactorMeta") -> str:
-    size = f"rank {factor.rank}" if factor.blocks is None else f"{factor.blocks} × {factor.rank}"
-    words = (factor.side, factor.kind, size)
+def _factor(factor: "FactorMeta", tensor: "TensorMeta") -> str:
+    words = (factor.side, factor.kind, _extent(factor, tensor))
     return " ".join(word for word in words if word)
+
+
+def _extent(factor: "FactorMeta", tensor: "TensorMeta") -> str | None:
+    """How large a factor is, where its tensor does not say so."""
+    if factor.kind == "additive-dense":
+        return None
+    if factor.blocks is None:
+        return f"rank {factor.rank}"
+    n = (tensor.d_in if factor.side == "input" else tensor.d_out) // factor.blocks
+    return f"{factor.blocks} of {n}×{n}"
 
 
 def _data(patch: Path, info: "PatchInfo", degrees: Angles) -> dict[str, object]:

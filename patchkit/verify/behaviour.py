@@ -15,7 +15,8 @@ from patchkit.editing.corpus import self_corpus
 from patchkit.editing.statistics import gather
 from patchkit.events import Progress
 from patchkit.factors.action import dense
-from patchkit.factors.additive import Additive
+from patchkit.factors.additive import Additive, AdditiveDense
+from patchkit.factors.blocks import RotationBlocks
 from patchkit.factors.kinds import Factor
 from patchkit.factors.rotation import Rotation
 from patchkit.facts.fact import Fact
@@ -132,7 +133,15 @@ def _leakage(factors: Mapping[str, Sequence[Factor]], moments: Mapping[str, Tens
 
 
 def _read_directions(factors: Sequence[Factor]) -> Tensor | None:
-    """An orthonormal basis (d_in, m) of what low-rank factors of the input side look at."""
+    """An orthonormal basis (d_in, m) of what factors look at, None where that may be anything.
+
+    Rotations of the output side answer to no direction of the input in particular.
+    """
+    if any(
+        isinstance(f, AdditiveDense) or (isinstance(f, RotationBlocks) and f.side == "input")
+        for f in factors
+    ):
+        return None
     read = [f.core().basis for f in factors if isinstance(f, Rotation) and f.side == "input"]
     read += [f.f.double().T for f in factors if isinstance(f, Additive)]
     if not read:

@@ -5,6 +5,7 @@ from pathlib import Path
 from patchkit.patch.patch import Patch
 from patchkit_cli.units import size
 from tests.cli.helpers import EDITED, Check, make_patch, run
+from tests.unit.patch.samples import sample
 
 
 def test_inspect(check: Check, patch: Path, made: Patch) -> None:
@@ -43,6 +44,20 @@ def test_angles(patch: Path) -> None:
     assert len(angles) == 2
     assert 180 > angles[0] >= angles[1] > 0
     assert f"{angles[0]:.1f}°" in run("inspect", patch, "--angles").stdout
+
+
+def test_every_kind_of_factor_is_shown() -> None:
+    sample().write("p.patch.safetensors")
+    shown = run("inspect", "p.patch.safetensors").stdout
+    assert "input rotation rank 3, additive rank 2" in shown
+    wanted = (
+        "output rotation rank 3, input rotation-blocks 2 of 4×4, additive-dense, output rotation"
+    )
+    assert wanted in shown
+    ran = run("inspect", "p.patch.safetensors", "--angles", "--json")
+    factors = ran.data["tensors"][1]["factors"]
+    assert [factor["blocks"] for factor in factors] == [None, 2, None, 1]
+    assert len(ran.data["tensors"][1]["angles_deg"]) == 3 + 4 + 3
 
 
 def test_facts_left_out(base: Path) -> None:
