@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 from patchkit.apply.lock import planned_root
@@ -141,16 +140,20 @@ def _tensors(checkpoint: Checkpoint, patches: Sequence[PlannedPatch]) -> tuple[P
             name,
             checkpoint.tensor(name),
             tuple(indices),
-            sum(_dimensions(patches[i].info.metadata.tensors[name]) for i in indices),
+            _dimensions([patches[i].info.metadata.tensors[name] for i in indices]),
         )
         for name, indices in users.items()
     ]
     return tuple(sorted(found, key=lambda tensor: (tensor.entry.shard, tensor.entry.info.start)))
 
 
-def _dimensions(meta: TensorMeta) -> int:
+def _dimensions(metas: Sequence[TensorMeta]) -> int:
     """Columns of all factor bases together, or as many as hold what factors without one keep."""
-    return sum(_dimensions_of(factor, meta) for factor in meta.factors)
+    factors = [(factor, meta) for meta in metas for factor in meta.factors]
+    sums = sum(factor.kind == "additive-dense" for factor, _ in factors)
+    # Where blocks mix rows, all of them are kept: the matrix's own, and those of each dense sum.
+    kept = any(_mixes_all_rows(*each) for each in factors) * min(metas[0].shape) * (1 + sums)
+    return sum(_dimensions_of(*each) for each in factors) + kept
 
 
 def _dimensions_of(factor: FactorMeta, meta: TensorMeta) -> int:
@@ -162,10 +165,12 @@ def _dimensions_of(factor: FactorMeta, meta: TensorMeta) -> int:
         return 2 * factor.rank
     size = meta.d_in if factor.side == "input" else meta.d_out
     n = size // factor.blocks
-    # Exponentials are made one block after another, and rows that are mixed are all kept.
-    mixes_rows = (factor.side == "output") == (meta.layout == "linear")
-    numbers = size * n + _EXPONENTIAL * n * n + (prod(meta.shape) if mixes_rows else 0)
-    return -(-numbers // max(meta.shape))
+    # Exponentials are made one block after another.
+    return -(-(size * n + _EXPONENTIAL * n * n) // max(meta.shape))
+
+
+def _mixes_all_rows(factor: FactorMeta, meta: TensorMeta) -> bool:
+    return factor.blocks is not None and (factor.side == "output") == (meta.layout == "linear")
 
 
 def _check_shape(checkpoint: Checkpoint, name: str, meta: TensorMeta) -> None:

@@ -135,7 +135,10 @@ class _MixedRows:
 
 
 class _DenseTerm:
-    """Rows of L Δ R, where Δ is in memory in its stored type and never wholly in fp64."""
+    """Rows of L Δ R, where Δ is in memory in its stored type.
+
+    It is wholly in fp64 only where a rotation in blocks mixes its rows.
+    """
 
     def __init__(self, term: Term) -> None:
         self.delta = term.delta

@@ -262,9 +262,12 @@ def test_a_plan_reads_headers_and_says_what_will_happen(tmp_path: Path) -> None:
     assert plan.tensors[0].dimensions == 4 + 2 + 4
     write_patch(tmp_path / "q", base, {LINEAR[1]: FACTORS[2], LINEAR[2]: FACTORS[3][:2]})
     blocks, added = plan_apply(base, [tmp_path / "q"]).tensors
-    whole, parts = 11 * D_OUT**2 + D_OUT * D_IN, D_IN * 5 + 10 * 5**2
-    assert blocks.dimensions == ceil(whole / D_IN) + ceil(parts / D_IN)
+    whole, parts = 11 * D_OUT**2, D_IN * 5 + 10 * 5**2
+    assert blocks.dimensions == ceil(whole / D_IN) + ceil(parts / D_IN) + D_OUT
     assert added.dimensions == ceil((D_IN * 10 + 10 * 10**2) / D_IN) + D_OUT // 2
+    write_patch(tmp_path / "r", base, {LINEAR[1]: [FACTORS[3][1]]})
+    both = plan_apply(base, [tmp_path / "r", tmp_path / "q"]).tensors[0]
+    assert both.dimensions == blocks.dimensions + D_OUT // 2 + D_OUT
     report = apply_patches(base, [tmp_path / "p"], tmp_path / "out")
     assert report.shards["rewritten"] == len(plan.rewritten)
 
@@ -295,7 +298,13 @@ def test_applying_twice_gives_the_same_files(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "x" / "patchkit.lock.json").startswith("sha256:")
 
 
-def test_only_untouched_shards_are_linked_and_only_when_asked(tmp_path: Path) -> None:
+def test_only_untouched_shards_are_linked_and_only_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: Path) -> None:
+        assert os.stat(path).st_nlink == 1, "the base was opened for writing"
+
+    monkeypatch.setattr(shards, "sync_file", opened)
     base = write_folder(tmp_path / "base", weights(torch.float32), shards=3)
     write_patch(tmp_path / "p", base, {LINEAR[0]: FACTORS[0]})
     before = contents(base)
