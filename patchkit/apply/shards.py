@@ -6,6 +6,7 @@ A shard that is complete and on the disk is entered into the journal.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from patchkit.apply.plan import ApplyPlan, PlannedTensor
 from patchkit.events import Progress, phase
 from patchkit.tensors.clone import create, fill, hard_link, same_bytes, sync_file
 from patchkit.tensors.digests import sha256_of_range
-from patchkit.tensors.journal import Finished, Journal
+from patchkit.tensors.journal import JOURNAL, Finished, Journal
 from patchkit.tensors.rewrite import RangeWriter
 from patchkit.tensors.seal import Written, seal
 from patchkit.tensors.source import FileSource
@@ -67,6 +68,7 @@ class ShardWriter:
         cannot be read.
         """
         resumed = self._resumed()
+        self._clear(resumed)
         tensors = [tensor for tensor in self.plan.tensors if tensor.entry.shard not in resumed]
         self._digests = {tensor.name: Future() for tensor in tensors}
         names = (*self.plan.rewritten, *self.plan.cloned, *self.plan.others)
@@ -117,10 +119,17 @@ class ShardWriter:
             sha256_of_range(file, *_range(tensor)) == entry.parts[tensor.name] for tensor in tensors
         )
 
+    def _clear(self, kept: set[str]) -> None:
+        """Remove what an earlier run left half-written, under whatever name."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in kept and path.name != JOURNAL:
+                path.unlink()
+
     def _place(self, name: str) -> bool:
         """Make a file; True if it shares its storage with the base and is complete."""
         source, target = self.plan.checkpoint.path / name, self.folder / name
-        target.unlink(missing_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         if create(source, target):
             return True
@@ -140,8 +149,10 @@ class ShardWriter:
             ranges = list(map(_range, tensors))
             copied = 0 if shared else fill(source, target, leave_out=ranges, check=self._check)
         parts = {tensor: digest.result() for tensor, digest in digests.items()}
-        if name in self.plan.checkpoint.shards:
+        if (tensors or shared) and not target.samefile(source):  # a hard link is the base's own
             sync_file(target)
+        # What is shared and untouched is made again faster than it is looked at.
+        if tensors or (name in self.plan.cloned and not shared):
             self.journal.add(name, Finished(after, before, parts))
         return copied
 

@@ -48,16 +48,17 @@ def fill(
 
     `check` is called between chunks and may raise to stop.
     """
-    copied = 0
+    copied = pending = 0
     with FileSource(source).open() as reader, FileIO(target, "r+") as writer:
         for start, end in _kept(os.fstat(reader.fileno()).st_size, leave_out):
             for position in range(start, end, _CHUNK):
                 check()
-                copied += _copy_range(reader, writer, position, min(position + _CHUNK, end))
-                if copied % _PENDING < _CHUNK:
+                pending += _copy_range(reader, writer, position, min(position + _CHUNK, end))
+                if pending >= _PENDING:
                     os.fsync(writer.fileno())
+                    copied, pending = copied + pending, 0
         os.fsync(writer.fileno())
-    return copied
+    return copied + pending
 
 
 def sync_file(path: Path) -> None:

@@ -65,7 +65,7 @@ class Journal:
             found = json.loads(source.read(0, source.size).decode())
             if found["schema"] != SCHEMA:
                 raise ValueError(f"schema {found['schema']!r}")
-            finished = {name: Finished(**entry) for name, entry in found["finished"].items()}
+            finished = {name: _entry(entry) for name, entry in found["finished"].items()}
             inputs = {str(key): str(value) for key, value in found["inputs"].items()}
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise OutputError(
@@ -110,3 +110,13 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, self.folder / JOURNAL)
+
+
+def _entry(found: dict[str, object]) -> Finished:
+    digest, base_digest, parts = (found[key] for key in ("digest", "base_digest", "parts"))
+    texts = [text for text in (digest, base_digest) if text is not None]
+    if not isinstance(parts, dict) or not all(
+        isinstance(t, str) for t in (*texts, *parts.values())
+    ):
+        raise TypeError("a digest is not a text")
+    return Finished(**found)  # type: ignore[arg-type]

@@ -66,6 +66,9 @@ def test_finished_shards_are_kept(
 ) -> None:
     partial = killed()
     before = {path.name: path.stat().st_mtime_ns for path in partial.glob("*.safetensors")}
+    for name in ("half", ".patchkit.lock.json.77.partial", "folder/half"):
+        (partial / name).parent.mkdir(exist_ok=True)
+        (partial / name).write_text("x")
     report = apply_patches(base, [tmp_path / "p"], tmp_path / "out", resume=True)
     assert set(report.resumed) == set(before) == set(Checkpoint.open(base).shards)
     after = {
@@ -178,7 +181,20 @@ def test_nothing_to_resume_is_a_fresh_start(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"schema": "patchkit.journal/2"}', "[" * 100_000]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"schema": "patchkit.journal/2"}',
+        '{"schema": "patchkit.journal/1", "inputs": {}, "finished": {"a": {}}}',
+        '{"schema": "patchkit.journal/1", "inputs": {}, "finished":'
+        ' {"a": {"digest": null, "base_digest": null, "parts": []}}}',
+        '{"schema": "patchkit.journal/1", "inputs": {}, "finished":'
+        ' {"a": {"digest": 1, "base_digest": null, "parts": {}}}}',
+        "[" * 100_000,
+    ],
 )
 def test_a_journal_that_cannot_be_read_is_refused(
     tmp_path: Path, base: Path, killed: Callable[..., Path], text: str
