@@ -1,13 +1,27 @@
 """`patchkit edit`: facts become a patch."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import cache
 from . import facts as facts_command
+from .edit_recipe import (
+    BatchOption,
+    LayersOption,
+    MethodOption,
+    ProtectOption,
+    RecipeOption,
+    ScalesFlag,
+    SeedOption,
+    SetOption,
+    StorageOption,
+    VariantOption,
+    chosen,
+    layers_of,
+    starting,
+)
 from .edit_report import report
 from .loading import load, open_base
 from .options import (
@@ -35,10 +49,10 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "patchkit edit facts.jsonl -o capitals.patch.safetensors",
     "patchkit edit facts.jsonl --base ./Llama-3.1-8B --layers 4,5 --plan",
+    "patchkit edit facts.jsonl --method memit --protect spectrum --set lam=100",
 )
 FIGURES = ("efficacy",)
 
-Storage = Literal["float32", "bfloat16"]
 FactsArgument = Annotated[
     Path,
     typer.Argument(
@@ -56,45 +70,12 @@ OutOption = Annotated[
         show_default=False,
     ),
 ]
-LayersOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="auto|3,4",
-        help="Layers to edit; auto, the default, measures.",
-        rich_help_panel="Method",
-        show_default=False,
-    ),
-]
-StorageOption = Annotated[
-    Storage | None,
-    typer.Option(
-        help="Type the patch is stored in; float32 by default.",
-        rich_help_panel="Output",
-        show_default=False,
-    ),
-]
 CorpusOption = Annotated[
     str,
     typer.Option(
         metavar="self|FILE",
         help="Text whose answers must not change; self: the base writes it.",
         rich_help_panel="Method",
-    ),
-]
-BatchOption = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        min=1,
-        help="Facts written at a time.",
-        rich_help_panel="Compute",
-        show_default=False,
-    ),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Seed of all sampling; 0 by default.", rich_help_panel="Method", show_default=False
     ),
 ]
 OnOption = Annotated[
@@ -129,6 +110,12 @@ def edit(
     format: FormatOption = "auto",
     on: OnOption = None,
     skip_known: SkipFlag = False,
+    method: MethodOption = None,
+    recipe: RecipeOption = None,
+    protect: ProtectOption = None,
+    variant: VariantOption = None,
+    published_scales: ScalesFlag = False,
+    set: SetOption = None,
     layers: LayersOption = None,
     corpus: CorpusOption = "self",
     seed: SeedOption = None,
@@ -157,12 +144,21 @@ def edit(
 
     out = Out.choose("edit", json=json, quiet=quiet)
     limits = minimums(min, FIGURES)
-    recipe = _recipe(facts, layers, seed, batch_size, storage)
+    changes = {
+        "protect": protect or None,
+        "variant": variant,
+        "published_scales": published_scales or None,
+        "layers": layers,
+        "seed": seed,
+        "batch": batch_size,
+        "storage": storage,
+    }
+    settings = _recipe(facts, recipe, method, changes, set or [])
     asked = facts_command.read(facts, format)
     facts_command.warn(out, asked)
     target = out_path or _default_output(facts)
     if plan:
-        return _plan(out, asked, base, recipe, target)
+        return _plan(out, asked, base, settings, target)
     check_output(target, yes)
     previous = _read(on)
     with shown(out) as progress:
@@ -172,7 +168,7 @@ def edit(
             loaded.tokenizer,
             asked.facts,
             checkpoint=loaded.checkpoint,
-            recipe=recipe,
+            recipe=settings,
             previous=previous,
             corpus=None if corpus == "self" else Path(corpus),
             cache_dir=cache.folder(),
@@ -187,22 +183,24 @@ def edit(
 
 def _recipe(
     facts: Path,
-    layers: str | None,
-    seed: int | None,
-    batch_size: int | None,
-    storage: Storage | None,
+    recipe: str | None,
+    method: str | None,
+    changes: dict[str, Any],
+    settings: list[str],
 ) -> "Recipe":
-    """The settings of the patch that the facts are in, or the default, with what was asked."""
+    """The settings of `--recipe`, of the patch that the facts are in, or the default, as asked."""
     from patchkit.editing.rebuild import recipe_of
     from patchkit.editing.recipe import Recipe
     from patchkit.patch.reader import read_info
 
-    chosen = recipe_of(read_info(facts).metadata) if _is_patch(facts) else Recipe()
-    asked = {"seed": seed, "batch": batch_size, "storage": storage}
-    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    if layers is not None:
-        changes["layers"] = _layers(layers)
-    return replace(chosen, **changes)
+    if recipe is not None:
+        start = starting(recipe)
+    else:
+        start = recipe_of(read_info(facts).metadata) if _is_patch(facts) else Recipe()
+    given = {name: value for name, value in changes.items() if value is not None}
+    if "layers" in given:
+        given["layers"] = layers_of(given["layers"])
+    return chosen(start, method, given, settings)
 
 
 def _is_patch(facts: Path) -> bool:
@@ -211,15 +209,6 @@ def _is_patch(facts: Path) -> bool:
 
 def _default_output(facts: Path) -> Path:
     return Path(f"{stem(facts)}{'-anew' if _is_patch(facts) else ''}{ENDING}")
-
-
-def _layers(text: str) -> tuple[int, ...] | None:
-    if text == "auto":
-        return None
-    numbers = text.split(",")
-    if not all(number.strip().isdecimal() for number in numbers):
-        raise typer.BadParameter(f"--layers {text}: give auto, or numbers such as 3,4")
-    return tuple(sorted({int(number) for number in numbers}))
 
 
 def _read(paths: list[Path] | None) -> list["Patch"]:

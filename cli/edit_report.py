@@ -36,21 +36,29 @@ def report(
 
 
 def _show(out: Out, report: "EditReport", asked: "FactsFile", target: Path) -> None:
-    largest = max((tensor.max_angle_deg for tensor in report.tensors), default=0.0)
-    condition = max((abs(tensor.condition_ratio - 1) for tensor in report.tensors), default=0.0)
     rounding = max((tensor.rounding for tensor in report.tensors), default=0.0)
     displaced = max((tensor.displacement for tensor in report.tensors), default=0.0)
     out.done(f"wrote {target} ({size(target.stat().st_size)}) in {duration(out.seconds)}")
     out.fields(
         {
             "facts": _reached(report, asked),
-            "tensors": f"{len(report.tensors)}, largest rotation {largest:.1f}°,"
-            f" condition number unchanged (≤ {condition:.0e})",
+            "tensors": f"{len(report.tensors)}, {_shape(report)}",
             "layers": _layer_choice(report.layers),
             "rounding": f"storing in the base's type loses {rounding:.2%} of the edit",
             "elsewhere": f"outputs of preserved text move by {displaced:.2%}",
         }
     )
+
+
+def _shape(report: "EditReport") -> str:
+    """What the edit did to norms and condition numbers."""
+    worst = max((abs(tensor.condition_ratio - 1) for tensor in report.tensors), default=0.0)
+    largest = max((tensor.max_angle_deg for tensor in report.tensors), default=0.0)
+    if report.keeps_spectrum:
+        return f"largest rotation {largest:.1f}°, condition number unchanged (≤ {worst:.0e})"
+    norm = max((tensor.norm_ratio for tensor in report.tensors), default=1.0)
+    condition = max((tensor.condition_ratio for tensor in report.tensors), default=1.0)
+    return f"{report.method}, norm × {norm:.4g}, condition number × {condition:.4g}"
 
 
 def _reached(report: "EditReport", asked: "FactsFile") -> str:
@@ -89,6 +97,7 @@ def _data(made: "Edit", asked: "FactsFile", target: Path, seconds: float) -> dic
         "results": [{place: asked.places[fact.index], **asdict(fact)} for fact in report.facts],
         "tensors": [asdict(tensor) for tensor in report.tensors],
         "layers": asdict(report.layers),
+        "method": report.method,
         "corpus": report.corpus,
         "phases": dict(report.seconds),
         "seconds": seconds,

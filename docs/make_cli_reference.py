@@ -86,7 +86,7 @@ def values(kind: object, metavar: str | None) -> str:
         return metavar
     if typing.get_origin(kind) is typing.Literal:
         return ", ".join(map(str, typing.get_args(kind)))
-    if isinstance(kind, types.UnionType):
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return values(typing.get_args(kind)[0], None)
     if typing.get_origin(kind) is list:
         return f"{values(typing.get_args(kind)[0], None)}, repeatable"

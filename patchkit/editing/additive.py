@@ -27,6 +27,7 @@ from patchkit.editing.targets import TargetOptions
 from patchkit.errors import SolveError
 from patchkit.factors.additive import Additive, AdditiveDense
 from patchkit.factors.kinds import Factor
+from patchkit.tensors.layout import Site
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +100,11 @@ def write(
         return replace(state, solver=state.solver.after(keys))
 
     return spread(model, started, batch, options, step, finished, commit)
+
+
+def stored(site: Site, facts: int, options: object) -> int:
+    """Return the numbers of a sum whose rank is at most that of its residuals."""
+    return min(facts, site.d_out, site.d_in) * (site.d_out + site.d_in)
 
 
 def guarded(factor: Additive | AdditiveDense, state: SiteState) -> Factor:

@@ -26,8 +26,8 @@ def measure_tensor(
 ) -> TensorResult:
     """Compare W₀R with W₀ in fp64, and with what is left of it in the `stored` dtype.
 
-    `factors` are all rotations from the base on, the last of them this patch's; `keys` (n, d_in)
-    are those of its facts.
+    `factors` are all that has been done from the base on, the last of them this patch's; `keys`
+    (n, d_in) are those of its facts.
     """
     base = state.base.double()
     product = dense(base, factors, "linear")  # (d_out, d_in)
@@ -43,6 +43,7 @@ def measure_tensor(
         norm_ratio=float(product.norm() / base.norm()),
         condition_ratio=condition(product) / condition(base),
         free_share=float(confinement.share(keys).mean()),
+        turned=all(isinstance(factor, Rotation | RotationBlocks) for factor in factors),
     )
 
 
@@ -59,8 +60,8 @@ def reaches(state: SiteState, keys: Tensor, confinement: Confinement) -> Tensor:
 
 
 def _energy(matrix: Tensor, moment: Tensor) -> float:
-    """Return E‖M k‖² over the preserved keys."""
-    return float(((matrix @ moment) * matrix).sum())
+    """Return E‖M k‖² over the preserved keys; the moment is of fp32, so zero can come out below."""
+    return max(0.0, float(((matrix @ moment) * matrix).sum()))
 
 
 def _lost(product: Tensor, change: Tensor, keys: Tensor, stored: torch.dtype) -> float:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from patchkit.base import outline
+from patchkit.editing.methods import find_method
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.report import EditPlan
 from patchkit.facts.fact import Fact
@@ -27,16 +28,25 @@ def plan_edit(checkpoint: Checkpoint, facts: Sequence[Fact], recipe: Recipe) -> 
     layers = recipe.layers
     edited = recipe.most_layers if layers is None else len(layers)
     widest = max(found, key=lambda site: site.d_in)
-    planes = min(len(facts), widest.d_in // 2)
+    batches = math.ceil(len(facts) / recipe.batch)
+    written = len(facts) * _times(recipe, batches)
+    numbers = find_method(recipe.method).stored(widest, written, recipe.options)
     return EditPlan(
         facts=len(facts),
         subjects=len({fact.subject for fact in facts}),
-        batches=math.ceil(len(facts) / recipe.batch),
+        batches=batches,
         layers=layers,
         candidates=len(found),
-        patch_bytes=edited * planes * 2 * widest.d_in * _STORED_BYTES[recipe.storage],
+        patch_bytes=edited * numbers * _STORED_BYTES[recipe.storage],
         memory_bytes=edited * _kept(widest),
     )
+
+
+def _times(recipe: Recipe, batches: int) -> int:
+    """Return how often a fact is written at most: by itself, with later batches, at the end."""
+    if not recipe.rewrite:
+        return 1
+    return 2 if batches == 1 else 3
 
 
 def _kept(site: Site) -> int:

@@ -40,7 +40,8 @@ class TensorResult:
     change of the outputs of preserved keys, relative to their size. `rounding` is the part of the
     change on the edited keys that storing in the base's dtype loses. `norm_ratio` and
     `condition_ratio` compare the product W₀R in fp64 with W₀; `free_share` is the mean share of
-    the edited keys' energy that preserved knowledge leaves free.
+    the edited keys' energy that preserved knowledge leaves free. `turned` says that all its
+    factors are rotations.
     """
 
     name: str
@@ -52,6 +53,7 @@ class TensorResult:
     norm_ratio: float
     condition_ratio: float
     free_share: float
+    turned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class EditReport:
     def reached(self) -> int:
         """How many facts the edited model answers as asked."""
         return sum(fact.reached for fact in self.facts)
+
+    @property
+    def keeps_spectrum(self) -> bool:
+        """Whether nothing was added to a matrix, so that its singular values are the base's."""
+        return all(tensor.turned for tensor in self.tensors)
 
     @property
     def efficacy(self) -> float:

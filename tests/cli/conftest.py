@@ -54,7 +54,11 @@ def fast_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def recipe(*given: Any) -> Recipe:
         made = make(*given)
-        options = replace(made.options, steps=2)
+        options = made.options
+        if hasattr(options, "host_options"):
+            options = replace(options, host_options=replace(options.host_options, steps=2))
+        else:
+            options = replace(options, steps=2)
         return replace(made, options=options, contexts=1, corpus_rows=8, corpus_length=8)
 
     monkeypatch.setattr(edit, "_recipe", recipe)

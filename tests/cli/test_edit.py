@@ -1,6 +1,7 @@
 """`patchkit edit`, with the real engine on a tiny model and a recipe of two steps."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,3 +133,70 @@ def test_a_layer_that_is_not_there(facts: Path, base: Path) -> None:
     assert (ran.code, ran.stdout) == (1, "")
     assert "layer 9" in ran.stderr
     assert not Path("facts.patch.safetensors").exists()
+
+
+def test_another_method_with_its_own_settings(facts: Path, base: Path) -> None:
+    options = [
+        "--method",
+        "memit",
+        "--set",
+        "lam=3",
+        "--protect",
+        "spectrum",
+        "--set",
+        "energy=0.1",
+    ]
+    ran = run("edit", facts, "--base", base, "--layers", "1", *options, "--published-scales")
+    assert ran.code == 0, ran.stderr
+    assert "memit, norm × " in ran.stdout
+    patch = Patch.read("facts.patch.safetensors")
+    recipe: Any = patch.metadata.recipe
+    assert patch.metadata.method == recipe["method"] == "memit"
+    assert (recipe["options"]["lam"], recipe["options"]["published_scales"]) == (3.0, True)
+    assert (recipe["protect"], recipe["protection"]["energy"]) == (["spectrum"], 0.1)
+    assert [factor.kind for factor in patch.factors[EDITED]] == ["additive"]
+    again = run("edit", "facts.patch.safetensors", "--base", base, "-o", "b.patch.safetensors")
+    assert again.code == 0, again.stderr
+    assert Patch.read("b.patch.safetensors").to_bytes() == patch.to_bytes()
+
+
+def test_settings_reach_the_host_of_a_method(facts: Path, base: Path) -> None:
+    options = ["--method", "prune", "--set", "host=rome", "--variant", "p-rome", "--layers", "1"]
+    assert run("edit", facts, "--base", base, *options).code == 0
+    recipe: Any = Patch.read("facts.patch.safetensors").metadata.recipe
+    assert recipe["options"]["host"] == "rome"
+    assert recipe["options"]["host_options"]["variant"] == "p-rome"
+    assert recipe["options"]["host_options"]["steps"] == 2
+
+
+def test_a_recipe_file_and_a_built_in_one(facts: Path, base: Path) -> None:
+    Path("mine.toml").write_text('method = "emmet"\n[options]\nmu = 0.5\n', "utf-8")
+    ran = run("edit", facts, "--base", base, "--layers", "1", "--recipe", "mine.toml", "--json")
+    assert (ran.code, ran.data["method"]) == (0, "emmet")
+    ran = run("edit", facts, "--base", base, "--recipe", "memit-llama3", "--plan")
+    assert ran.code == 1
+    assert "memit-llama3-8b" in ran.stderr
+    ran = run("edit", facts, "--base", base, "--recipe", "memit-llama3-8b", "--plan", "--json")
+    assert ran.data["layers"]["layers"] == [4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--method", "memit", "--set", "lamb=3"], "did you mean lam or"),
+        (["--method", "rome", "--protect", "history"], "rome does not take the protection history"),
+        (["--set", "steps=many"], "steps the value 'many'"),
+    ],
+)
+def test_settings_that_cannot_be_are_explained(
+    facts: Path, base: Path, options: list[str], said: str
+) -> None:
+    ran = run("edit", facts, "--base", base, *options)
+    assert (ran.code, ran.stdout) == (1, "")
+    assert said in ran.stderr
+
+
+@pytest.mark.parametrize("text", ["lam", "lam.deep=3", "nowhere.lam=3"])
+def test_a_setting_needs_a_name_and_a_value(facts: Path, base: Path, text: str) -> None:
+    ran = run("edit", facts, "--base", base, "--set", text)
+    assert (ran.code, ran.stdout) == (2, "")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from patchkit.editing.batch import Batch
     from patchkit.editing.state import SiteState
+    from patchkit.tensors.layout import Site
 
 States: TypeAlias = "Mapping[int, SiteState]"
 Finished: TypeAlias = Callable[[int, int], None]
@@ -53,6 +54,9 @@ class Method(Protocol):
     @property
     def REWRITES(self) -> bool:
         """Whether facts that later batches hurt are written again unless a recipe says so."""
+
+    def stored(self, site: Site, facts: int, options: Any) -> int:
+        """Return the most numbers that a patch holds for one matrix after writing `facts`."""
 
     def solve(
         self,

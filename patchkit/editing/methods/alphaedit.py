@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from patchkit.editing.additive import Ridge, start, write
+from patchkit.editing.additive import Ridge, start, stored, write
 from patchkit.editing.batch import Batch
 from patchkit.editing.methods import Finished
 from patchkit.editing.metric import Metric
@@ -24,6 +24,8 @@ from patchkit.editing.settings import above
 from patchkit.editing.state import SiteState
 from patchkit.editing.targets import TargetOptions
 from patchkit.errors import SolveError
+
+__all__ = ["PROTECTIONS", "REWRITES", "Options", "solve", "solver", "stored"]
 
 REWRITES = False
 PROTECTIONS: Mapping[str, str | None] = {

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from patchkit.editing.additive import Ridge, start, write
+from patchkit.editing.additive import Ridge, start, stored, write
 from patchkit.editing.batch import Batch
 from patchkit.editing.methods import Finished
 from patchkit.editing.metric import Metric
 from patchkit.editing.settings import above
 from patchkit.editing.state import SiteState
 from patchkit.editing.targets import TargetOptions
+
+__all__ = ["PROTECTIONS", "REWRITES", "Options", "solve", "solver", "stored"]
 
 REWRITES = False
 PROTECTIONS: Mapping[str, str | None] = {"nullspace": None, "spectrum": None, "history": None}

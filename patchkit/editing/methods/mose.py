@@ -26,9 +26,11 @@ from patchkit.editing.settings import above, at_least
 from patchkit.editing.spread import spread
 from patchkit.editing.state import SiteState
 from patchkit.editing.targets import TargetOptions
-from patchkit.factors.blocks import RotationBlocks, blocks_from_matrices, merge_blocks
+from patchkit.factors.action import dense
+from patchkit.factors.blocks import RotationBlocks, blocks_from_matrices
 from patchkit.factors.kinds import Factor
 from patchkit.factors.rotation import rotation_from_core
+from patchkit.tensors.layout import Site
 
 REWRITES = False
 PROTECTIONS: Mapping[str, str | None] = {
@@ -49,7 +51,7 @@ class Options(TargetOptions):
     `tolerance` radians are left out where the rest is then smaller than the whole block.
     """
 
-    lam: float = 1.0
+    lam: float = 10.0
     history: float = 1.0
     drift: bool = True
     tolerance: float = 1e-4
@@ -83,6 +85,11 @@ def finish(states: Mapping[int, SiteState], options: Options) -> dict[int, SiteS
         layer: state.with_factors([_smaller(factor, options) for factor in state.factors])
         for layer, state in states.items()
     }
+
+
+def stored(site: Site, facts: int, options: Options) -> int:
+    """Return the numbers of one whole block."""
+    return site.d_out * (site.d_out - 1) // 2
 
 
 def correlation(state: SiteState, keys: Tensor, missing: Tensor, options: Options) -> Tensor:
@@ -123,10 +130,10 @@ def procrustes(cross: Tensor, fixed: Tensor | None = None) -> Tensor:
 
 def turned(state: SiteState, rotation: Tensor) -> SiteState:
     """Return the state after R (d_out, d_out), as one factor with all rotations of this edit."""
-    factor = blocks_from_matrices(rotation[None], "output", dtype=torch.float64)
-    if state.factors and isinstance(state.factors[-1], RotationBlocks):
-        factor = merge_blocks([state.factors[-1], factor], dtype=torch.float64)
-    return state.with_factors([*state.factors[:-1], factor])
+    eye = torch.eye(len(rotation), dtype=torch.float64, device=rotation.device)
+    total = rotation @ dense(eye, state.factors, "linear")
+    factor = blocks_from_matrices(total[None], "output", dtype=torch.float64)
+    return state.with_factors([factor])
 
 
 def _smaller(factor: Factor, options: Options) -> Factor:

@@ -32,6 +32,7 @@ from patchkit.editing.state import SiteState, install
 from patchkit.errors import SolveError
 from patchkit.factors.blocks import blocks_from_matrices
 from patchkit.factors.mixing import blocks_right
+from patchkit.tensors.layout import Site
 
 REWRITES = False
 _FIXED = "its blocks are made of coordinates, which align with no other subspace"
@@ -45,7 +46,7 @@ _UNIT = 256  # length of a block for which `rate` is meant
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Settings of the released code, with its defaults where they carry over.
+    """Settings of the released code, with its defaults where they carry over to other models.
 
     `blocks` b divides d_in. A fact (or `at_once` of them) gets `steps` steps of a fresh Adam, whose
     `rate` counts for blocks of 256 and falls as 1/n, because a step of Adam turns by an angle that
@@ -55,9 +56,9 @@ class Options:
 
     blocks: int = 4
     steps: int = 25
-    rate: float = 5e-4
+    rate: float = 1e-4
     at_once: int = 1
-    stop: float = 0.0
+    stop: float = 0.05
     coft: float = 0.0
     published_scales: bool = False
 
@@ -94,6 +95,11 @@ def solve(
     install(model, new)
     keys = keys_in_contexts(model, [state.site for state in new.values()], batch.contexts)
     return {layer: state.remember(keys[layer]) for layer, state in new.items()}
+
+
+def stored(site: Site, facts: int, options: Options) -> int:
+    """Return the numbers of the triangles of all blocks."""
+    return site.d_in * (site.d_in // options.blocks - 1) // 2
 
 
 def start(state: SiteState, options: Options) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from patchkit.editing.additive import stored
 from patchkit.editing.batch import Batch
 from patchkit.editing.merging import singular_values
 from patchkit.editing.methods import Finished, find_method
@@ -28,6 +29,8 @@ from patchkit.editing.settings import above, one_of
 from patchkit.editing.state import SiteState
 from patchkit.factors.action import dense
 from patchkit.factors.additive import Additive
+
+__all__ = ["PROTECTIONS", "REWRITES", "Options", "finish", "restrained", "solve", "stored"]
 
 REWRITES = False
 PROTECTIONS: Mapping[str, str | None] = {"nullspace": None, "spectrum": None, "history": None}

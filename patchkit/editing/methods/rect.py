@@ -22,6 +22,7 @@ from patchkit.editing.settings import above, one_of
 from patchkit.editing.state import SiteState
 from patchkit.errors import RecipeError
 from patchkit.factors.additive import Additive, AdditiveDense
+from patchkit.tensors.layout import Site
 
 REWRITES = False
 PROTECTIONS: Mapping[str, str | None] = {"nullspace": None, "spectrum": None, "history": None}
@@ -65,6 +66,11 @@ def solve(
 
     solver = host_solver(options.host, options.host_options)
     return write(model, states, batch, options.host_options, solver, finished, sift)
+
+
+def stored(site: Site, facts: int, options: Options) -> int:
+    """Return the numbers of a dense sum."""
+    return site.d_out * site.d_in
 
 
 def largest(change: Tensor, weight: Tensor, keep: float, signed: bool = False) -> Tensor:

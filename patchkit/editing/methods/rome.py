@@ -17,7 +17,7 @@ from typing import Literal
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from patchkit.editing.additive import guarded
+from patchkit.editing.additive import guarded, stored
 from patchkit.editing.batch import Batch
 from patchkit.editing.methods import Finished
 from patchkit.editing.metric import Metric
@@ -27,6 +27,8 @@ from patchkit.editing.state import SiteState, install
 from patchkit.editing.targets import TargetOptions, groups_of, optimise
 from patchkit.errors import SolveError
 from patchkit.factors.additive import Additive
+
+__all__ = ["PROTECTIONS", "REWRITES", "Options", "rank_one", "solve", "stored"]
 
 REWRITES = False
 PROTECTIONS: Mapping[str, str | None] = {

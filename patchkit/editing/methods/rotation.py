@@ -32,6 +32,7 @@ from patchkit.editing.settings import above, at_least
 from patchkit.editing.state import SiteState
 from patchkit.errors import SolveError
 from patchkit.factors.rotation import Rotation
+from patchkit.tensors.layout import Site
 
 REWRITES = True
 PROTECTIONS: Mapping[str, str | None] = {
@@ -150,6 +151,11 @@ def solve(
         layer: states[layer].changed(_factor(rotor)).remember(keys[layer])
         for layer, rotor in rotors.items()
     }
+
+
+def stored(site: Site, facts: int, options: Options) -> int:
+    """Return the numbers of one plane for each fact, until there are no more planes."""
+    return min(facts, site.d_in // 2) * 2 * site.d_in
 
 
 def _rotor(state: SiteState, keys: Tensor, options: Options) -> Rotor:

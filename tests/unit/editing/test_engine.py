@@ -11,10 +11,12 @@ from patchkit.base import load_model
 from patchkit.editing import edit, engine
 from patchkit.editing.methods import rotation
 from patchkit.editing.plan import plan_edit
+from patchkit.editing.recipe import Recipe
 from patchkit.errors import FactsError, SolveError, UnsupportedModel
 from patchkit.facts.fact import Fact
 from patchkit.facts.position import encode_all, fact_passage
 from patchkit.live import applied
+from patchkit.patch.parts import factor_parts
 from patchkit.patch.patch import Patch
 from patchkit.scoring.answers import answers
 from patchkit.tensors.checkpoint import Checkpoint
@@ -235,7 +237,30 @@ def test_a_plan_reads_no_weights(tmp_path: Path) -> None:
     _, _, checkpoint = loaded(tmp_path / "base")
     plan = plan_edit(checkpoint, FACTS, replace(QUICK, batch=2))
     assert (plan.facts, plan.subjects, plan.batches, plan.candidates) == (3, 3, 2, 3)
-    assert plan.patch_bytes == 3 * 2 * 64 * 4
+    assert plan.patch_bytes == 3 * 3 * 2 * 64 * 4
+
+
+@pytest.mark.parametrize(
+    "method", ["rotation", "rome", "memit", "rect", "prune", "mose", "mose-oft"]
+)
+def test_the_planned_size_bounds_the_patch(method: str, tmp_path: Path) -> None:
+    model, tokenizer, checkpoint = loaded(tmp_path / "base")
+    recipe = Recipe(method=method, layers=(1,), contexts=1, corpus_rows=16, corpus_length=12)
+    options: Any = {"steps": 2} if hasattr(recipe.options, "steps") else {}
+    made = edit(
+        model,
+        tokenizer,
+        FACTS,
+        checkpoint=checkpoint,
+        recipe=replace(recipe, options=replace(recipe.options, **options)),
+    )
+    parts = [part for factor in next(iter(made.patch.factors.values())) for part in tensors(factor)]
+    numbers = sum(part.numel() for part in parts)
+    assert 0 < 4 * numbers <= plan_edit(checkpoint, FACTS, recipe).patch_bytes
+
+
+def tensors(factor: Any) -> list[torch.Tensor]:
+    return list(factor_parts(factor).values())
 
 
 def test_facts_that_later_ones_hurt_are_written_again(

@@ -25,7 +25,7 @@ from patchkit.verify import verify_patch
 from tests.unit.editing.samples import FACTS, loaded
 
 QUICK = Recipe(
-    method="mose-oft", options={"steps": 8, "rate": 5e-3}, contexts=1, batch=2,
+    method="mose-oft", options={"steps": 8, "rate": 5e-3, "stop": 0.0}, contexts=1, batch=2,
     layers=(1,), corpus_rows=16, corpus_length=12,
 )  # fmt: skip
 

@@ -147,7 +147,7 @@ def test_impossible_settings_are_refused(wrong: dict[str, Any], said: str) -> No
 def test_a_near_miss_is_answered_with_the_name_that_was_meant() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe(options={"sofntess": 1.0})
-    assert caught.value.hint == "did you mean softness?"
+    assert caught.value.hint == "did you mean softness or steps?"
 
 
 @given(
