@@ -22,6 +22,7 @@ from patchkit.scoring.figures import Figure
 from patchkit.scoring.metrics import CRITERIA, Criterion, FigureName, Metrics, judge, measure
 from patchkit.scoring.questions import Metric, Question, Reply, questions
 from patchkit.scoring.tasks import TaskFigures
+from patchkit.scoring.texts import Vectors
 from patchkit.scoring.writing import consistency, fluency
 from patchkit.tensors.checkpoint import Checkpoint
 
@@ -96,17 +97,17 @@ def evaluate(
 ) -> EvalReport:
     """Ask the base and then the patched model; `model` is the base and is left as it was.
 
-    `retention_probes` are facts of subjects that no fact mentions; the other questions are those
-    of `Exam`. Raises BaseMismatch when the patches are not for this model, FactsError for facts
-    that the tokenizer cannot separate from their prompts, ExtraMissing for an optional dependency
-    that is not installed, TaskError for a task that fails.
+    `retention_probes` are facts of subjects that no fact mentions, `snippets` texts to compare
+    written ones with; the rest is that of `Exam`. Raises BaseMismatch when the patches are not for
+    this model, FactsError for facts that the tokenizer cannot separate from their prompts,
+    ExtraMissing for an optional dependency that is not installed, TaskError for a task that fails.
     """
     exam = Exam(
         facts=tuple(facts),
         asked=questions(tokenizer, facts, retention_probes),
         text=text,
         generate=generate,
-        snippets=snippets,
+        references=None if snippets is None else Vectors(snippets),
         tasks=tuple(map(Path, tasks)),
         seed=seed,
         batch_tokens=batch_tokens,
@@ -143,8 +144,8 @@ def _written(exam: Exam, before: Observation, after: Observation) -> list[Figure
     if not any(before.texts or ()) or before.texts is None or after.texts is None:
         return []
     found = [fluency(before.texts, after.texts)]
-    if exam.snippets is not None:
-        found.append(consistency(exam.facts, before.texts, after.texts, exam.snippets))
+    if exam.references is not None:
+        found.append(consistency(exam.facts, before.texts, after.texts, exam.references))
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from patchkit.errors import InvariantError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.position import Encoded, pad
+from patchkit.parallel import ALONE, Workers
 from patchkit.tensors.layout import readout, trunk
 
 BATCH_TOKENS = 8192
@@ -66,31 +68,62 @@ def answers(
     *,
     pad_id: int = 0,
     batch_tokens: int = BATCH_TOKENS,
+    workers: Workers = ALONE,
     progress: Progress = SILENT,
     name: str = "answers",
 ) -> tuple[Answer, ...]:
-    """Answer every encoding, in order; equal ones run once.
+    """Answer every encoding, in order; equal ones run once, each by one of `workers`.
 
     Longest first, in batches of at most `batch_tokens` tokens. Raises InvariantError when the
-    model's logits are not finite.
+    model's logits are not finite, in every process.
     """
     distinct = {_question(encoded): encoded for encoded in encodings}
-    found: dict[object, Answer] = {}
-    with phase(progress, name, len(distinct), "prompts") as advance:
-        for batch in _batches(list(distinct.values()), batch_tokens):
-            for encoded, answer in zip(batch, _answer(model, batch, pad_id), strict=True):
-                found[_question(encoded)] = answer
-            advance(len(batch))
+    ordered = sorted(distinct.values(), key=lambda encoded: -len(encoded.ids))
+    mine = workers.share(ordered)
+    given: list[Answer] = []
+    failure: InvariantError | None = None
+    try:
+        with phase(progress, name, len(mine), "prompts") as advance:
+            for batch in _batches(mine, batch_tokens):
+                given += _answer(model, batch, pad_id)
+                advance(len(batch))
+    except InvariantError as error:
+        failure = error
+    if not workers.agree(failure is None):
+        raise failure or InvariantError("another process got logits that are not finite")
+    known = _everyones(workers, ordered, given, model.device)
+    found = dict(zip(map(_question, ordered), known, strict=True))
     return tuple(found[_question(encoded)] for encoded in encodings)
+
+
+def _everyones(
+    workers: Workers, ordered: Sequence[Encoded], given: Sequence[Answer], device: torch.device
+) -> Sequence[Answer]:
+    """Return the answers to all of `ordered`, of which this process has `given` its share."""
+    if workers.count == 1:
+        return given
+    sizes = [max(1, len(encoded.labels)) + len(encoded.labels) for encoded in ordered]
+    starts = [0, *accumulate(sizes)]
+    numbers = torch.zeros(starts[-1], dtype=torch.float64, device=device)
+    for start, answer in zip(workers.share(starts[:-1]), given, strict=True):
+        said = torch.tensor([*answer.predicted, *answer.logprobs], dtype=torch.float64)
+        numbers[start : start + len(said)] = said
+    numbers = workers.sum(numbers)
+    found = []
+    for encoded, start, size in zip(ordered, starts, sizes, strict=False):
+        said_here = numbers[start : start + size].tolist()
+        tokens = tuple(token for _, token in encoded.labels)
+        predicted = tuple(map(int, said_here[: size - len(tokens)]))
+        found.append(Answer(predicted, tokens, tuple(said_here[size - len(tokens) :])))
+    return found
 
 
 def _question(encoded: Encoded) -> object:
     return encoded.ids, encoded.labels
 
 
-def _batches(encodings: list[Encoded], batch_tokens: int) -> Iterator[list[Encoded]]:
-    """Group by length, so that little is spent on padding; the order is a function of the input."""
-    ordered = sorted(encodings, key=lambda encoded: -len(encoded.ids))
+def _batches(ordered: list[Encoded], batch_tokens: int) -> Iterator[list[Encoded]]:
+    """Group neighbours, longest first, so that little is spent on padding."""
     start = 0
     while start < len(ordered):
         size = max(1, batch_tokens // max(1, len(ordered[start].ids)))

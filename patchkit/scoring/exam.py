@@ -10,11 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from patchkit.events import SILENT, Progress
 from patchkit.facts.fact import Fact
-from patchkit.facts.snippets import Snippets
 from patchkit.scoring.ability import Perplexity, perplexity
 from patchkit.scoring.answers import BATCH_TOKENS
 from patchkit.scoring.questions import Question, Reply, ask, spoken
 from patchkit.scoring.tasks import TaskFigures, run_tasks
+from patchkit.scoring.texts import Vectors
 from patchkit.scoring.writing import Texts, write_texts
 
 
@@ -23,15 +23,15 @@ class Exam:
     """What is asked.
 
     `text` is ordinary prose for perplexity. With `generate`, questions are also answered freely and
-    texts are written after the facts' generation prompts, to be compared with `snippets` where
-    given; `seed` draws them. `tasks` are files of lm-evaluation-harness.
+    texts are written after the facts' generation prompts, to be compared with the `references`
+    where given; `seed` draws them. `tasks` are files of lm-evaluation-harness.
     """
 
     facts: tuple[Fact, ...]
     asked: tuple[Question, ...]
     text: str | None = None
     generate: bool = False
-    snippets: Snippets | None = None
+    references: Vectors | None = None
     tasks: tuple[Path, ...] = ()
     seed: int = 0
     batch_tokens: int = BATCH_TOKENS
@@ -60,10 +60,15 @@ def observe(
     Raises ExtraMissing where tasks need what is not installed, TaskError for a task that fails.
     """
     speed: dict[str, Any] = {"batch_tokens": exam.batch_tokens, "progress": progress}
-    replies = ask(model, exam.asked, name=f"{name} answers", **speed)
     found: Perplexity | None = None
     texts: Texts | None = None
     tasks: TaskFigures = {}
+    if exam.tasks:  # first, for they may fail
+        title = f"{name} tasks"
+        tasks = run_tasks(
+            model, tokenizer, exam.tasks, seed=exam.seed, progress=progress, name=title
+        )
+    replies = ask(model, exam.asked, name=f"{name} answers", **speed)
     if exam.text is not None:
         found = perplexity(model, tokenizer, exam.text, name=f"{name} perplexity", **speed)
     if exam.generate:
@@ -71,9 +76,4 @@ def observe(
         replies = spoken(model, tokenizer, exam.asked, replies, name=title, **speed)
         title = f"{name} texts"
         texts = write_texts(model, tokenizer, exam.facts, seed=exam.seed, name=title, **speed)
-    if exam.tasks:
-        title = f"{name} tasks"
-        tasks = run_tasks(
-            model, tokenizer, exam.tasks, seed=exam.seed, progress=progress, name=title
-        )
     return Observation(replies, found, texts, tasks)

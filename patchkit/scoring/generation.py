@@ -7,6 +7,7 @@ seed and on its place in the list, not on the batches.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -51,12 +52,16 @@ def generate(
 ) -> tuple[str, ...]:
     """Continue each prompt by at most its budget of tokens, or to an end-of-text token.
 
+    A text ends where the model has no more positions.
+
     Gives the continuations without their prompts, in order; greedy without `sampling`.
     """
     texts = [""] * len(prompts)
     ends = end_tokens(model, tokenizer)
     with phase(progress, name, len(prompts), "texts") as advance:
-        for batch in _batches(_rows(tokenizer, prompts, budgets, sampling), batch_tokens):
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        rows = _rows(tokenizer, prompts, budgets, sampling, positions or sys.maxsize)
+        for batch in _batches(rows, batch_tokens):
             for row, tokens in zip(batch, _continue(model, batch, ends, sampling), strict=True):
                 texts[row.place] = text_after(tokenizer, row.ids, tokens)
             advance(len(batch))
@@ -86,6 +91,7 @@ def _rows(
     prompts: Sequence[str],
     budgets: Sequence[int],
     sampling: Sampling | None,
+    positions: int,
 ) -> list[_Row]:
     encoded = encode_all(tokenizer, [probe_passage(prompt) for prompt in prompts])
     draws: Sequence[Tensor | None] = [None] * len(prompts)
@@ -93,7 +99,7 @@ def _rows(
         random = torch.Generator().manual_seed(sampling.seed)
         draws = [torch.rand(budget, generator=random, dtype=torch.float64) for budget in budgets]
     return [
-        _Row(place, item.ids, budget, draw)
+        _Row(place, item.ids, max(0, min(budget, positions - len(item.ids))), draw)
         for place, (item, budget, draw) in enumerate(zip(encoded, budgets, draws, strict=True))
     ]
 
@@ -127,8 +133,9 @@ def _continue(
         cache = out.past_key_values
         logits = readout(model, out.last_hidden_state[:, -1]).float()  # (b, vocabulary)
         chosen = _chosen(logits, batch, step, sampling)
+        tokens = chosen.tolist()
         for at in tuple(open_rows):
-            token = int(chosen[at])
+            token = tokens[at]
             if token not in ends:
                 written[at].append(token)
             if token in ends or len(written[at]) == batch[at].budget:

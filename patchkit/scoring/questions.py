@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from patchkit.events import SILENT, Progress
 from patchkit.facts.fact import Fact, Probe
 from patchkit.facts.position import Encoded, encode_all, probe_passage
+from patchkit.parallel import ALONE, Workers
 from patchkit.scoring.answers import BATCH_TOKENS, Answer, answers
 from patchkit.scoring.generation import generate
 
@@ -116,13 +117,16 @@ def ask(
     asked: Sequence[Question],
     *,
     batch_tokens: int = BATCH_TOKENS,
+    workers: Workers = ALONE,
     progress: Progress = SILENT,
     name: str = "answers",
 ) -> tuple[Reply, ...]:
     """Let the model answer every question, in order; errors as in `answers`."""
     rivals = [question.rival for question in asked if question.rival is not None]
     encodings = [question.wanted for question in asked] + rivals
-    given = answers(model, encodings, batch_tokens=batch_tokens, progress=progress, name=name)
+    given = answers(
+        model, encodings, batch_tokens=batch_tokens, workers=workers, progress=progress, name=name
+    )
     later = iter(given[len(asked) :])
     return tuple(
         Reply(answer, None if question.rival is None else next(later))
@@ -145,11 +149,14 @@ def spoken(
     Each text is as long as the longest accepted answer and one token more, which shows whether
     the answer's last word ends there. Equal questions are answered once.
     """
+    accepted = sorted({text for question in asked for text in question.accepted})
+    spaced = [f" {text}" for text in accepted]
+    ids = tokenizer(spaced, add_special_tokens=False)["input_ids"] if spaced else []
+    lengths = dict(zip(accepted, map(len, ids), strict=True))
     longest: dict[str, int] = {}
     for question in asked:
         for text in question.accepted:
-            tokens = len(tokenizer(f" {text}", add_special_tokens=False)["input_ids"])
-            longest[question.prompt] = max(longest.get(question.prompt, 0), tokens + 1)
+            longest[question.prompt] = max(longest.get(question.prompt, 0), lengths[text] + 1)
     texts = generate(
         model,
         tokenizer,

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from patchkit.events import SILENT, Progress
 from patchkit.facts.fact import Fact
-from patchkit.facts.snippets import Snippets
 from patchkit.scoring.answers import BATCH_TOKENS
 from patchkit.scoring.figures import Figure, mean_of_means
 from patchkit.scoring.generation import Sampling, generate
@@ -58,13 +57,9 @@ def fluency(before: Texts, after: Texts) -> Figure:
     return Figure("fluency", base, patched, sum(map(bool, after)))
 
 
-def consistency(facts: Sequence[Fact], before: Texts, after: Texts, snippets: Snippets) -> Figure:
-    """Mean cosine of all texts about a fact with the reference texts of its target.
-
-    Raises ExtraMissing without scikit-learn.
-    """
-    vectors = Vectors(snippets)
-    base, patched = (list(_cosines(facts, texts, vectors)) for texts in (before, after))
+def consistency(facts: Sequence[Fact], before: Texts, after: Texts, references: Vectors) -> Figure:
+    """Mean cosine of all texts about a fact with the reference texts of its target."""
+    base, patched = (list(_cosines(facts, texts, references)) for texts in (before, after))
     return Figure("consistency", mean_of_means(base), mean_of_means(patched), len(patched))
 
 
@@ -74,8 +69,10 @@ def _entropies(texts: Texts) -> Iterator[tuple[int, float]]:
             yield fact, ngram_entropy(text)
 
 
-def _cosines(facts: Sequence[Fact], texts: Texts, vectors: Vectors) -> Iterator[tuple[int, float]]:
+def _cosines(
+    facts: Sequence[Fact], texts: Texts, references: Vectors
+) -> Iterator[tuple[int, float]]:
     for index, (fact, written) in enumerate(zip(facts, texts, strict=True)):
-        cosine = vectors.consistency(" ".join(written), fact.reference) if written else None
+        cosine = references.consistency(" ".join(written), fact.reference) if written else None
         if cosine is not None:
             yield index, cosine

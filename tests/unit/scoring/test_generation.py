@@ -74,3 +74,16 @@ def test_nothing_is_written_without_a_budget_and_after_an_end_token() -> None:
     (token,) = tokenizer(first, add_special_tokens=False)["input_ids"]
     model.generation_config.eos_token_id = token
     assert generate(model, tokenizer, PROMPTS[:1], [9]) == ("",)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "opt", "llama3"])
+def test_a_text_ends_where_the_models_positions_do(architecture: str) -> None:
+    model, tokenizer = tiny(architecture), tiny_tokenizer()
+    positions = model.config.max_position_embeddings
+    prompt = "yen " * 200
+    length = len(tokenizer(prompt)["input_ids"])
+    assert length > positions
+    short = tokenizer.decode(tokenizer(prompt)["input_ids"][1 : positions - 3])
+    room = positions - len(tokenizer(short)["input_ids"])
+    texts = generate(model, tokenizer, [short, prompt], [50, 50])
+    assert texts == (*generate(model, tokenizer, [short], [room]), "")

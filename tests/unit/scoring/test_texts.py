@@ -100,7 +100,7 @@ def test_consistency_joins_a_facts_texts_and_skips_facts_without_reference_texts
     pytest.importorskip("sklearn")
     snippets = Snippets({"P/Q": ("red", "blue")}, {"red": 0, "blue": 1}, (1.0, 1.0))
     before, after = (("red", "red"), (), ("x",)), (("red", "blue"), (), ("x",))
-    found = consistency(FACTS, before, after, snippets)
+    found = consistency(FACTS, before, after, Vectors(snippets))
     assert (found.base, found.patched) == (pytest.approx(1 / math.sqrt(2)), pytest.approx(1))
     assert found.count == 1
 
