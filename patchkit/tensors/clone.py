@@ -94,6 +94,7 @@ def same_bytes(one: FileSource, two: FileSource, *, leave_out: Sequence[Range] =
 def can_reflink(source: Path, folder: Path) -> bool:
     """Try whether a file can share its blocks with one in `folder`."""
     probe = folder / ".reflink"
+    probe.unlink(missing_ok=True)  # a killed run may have left it
     try:
         return create(source, probe)
     finally:

@@ -66,7 +66,7 @@ def test_finished_shards_are_kept(
 ) -> None:
     partial = killed()
     before = {path.name: path.stat().st_mtime_ns for path in partial.glob("*.safetensors")}
-    for name in ("half", ".patchkit.lock.json.77.partial", "folder/half"):
+    for name in ("half", ".reflink", ".patchkit.lock.json.77.partial", "folder/half"):
         (partial / name).parent.mkdir(exist_ok=True)
         (partial / name).write_text("x")
     report = apply_patches(base, [tmp_path / "p"], tmp_path / "out", resume=True)
