@@ -10,6 +10,7 @@ import torch
 
 from patchkit.editing.rows import Rows, build_rows, plain_rows
 from patchkit.facts.fact import Fact
+from patchkit.parallel import ALONE, Workers
 
 _ANCHOR = "{} is a"
 
@@ -20,19 +21,26 @@ class Batch:
 
     `anchors` has one row for each fact, "SUBJECT is a", at whose subject the published methods keep
     the next-token distribution in place (Meng et al., https://arxiv.org/abs/2202.05262, §3.1).
+    `workers` are the processes that write the batch together, all facts known to each.
     """
 
     facts: tuple[Fact, ...]
     contexts: tuple[Rows, ...]
     anchors: Rows
+    workers: Workers = ALONE
 
     @classmethod
     def of(
-        cls, tokenizer: Any, facts: Sequence[Fact], contexts: Sequence[str], device: torch.device
+        cls,
+        tokenizer: Any,
+        facts: Sequence[Fact],
+        contexts: Sequence[str],
+        device: torch.device,
+        workers: Workers = ALONE,
     ) -> Batch:
         """Tokenise `facts` behind each of `contexts`, the first of which is empty."""
         rows = tuple(build_rows(tokenizer, facts, text, device) for text in contexts)
-        return cls(tuple(facts), rows, plain_rows(tokenizer, facts, _ANCHOR, device))
+        return cls(tuple(facts), rows, plain_rows(tokenizer, facts, _ANCHOR, device), workers)
 
     @property
     def count(self) -> int:
@@ -55,4 +63,5 @@ class Batch:
             facts=tuple(self.facts[i] for i in index),
             contexts=tuple(rows.only(index) for rows in self.contexts),
             anchors=self.anchors.only(index),
+            workers=self.workers,
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from transformers import PreTrainedModel
 
 from patchkit.editing.assemble import assemble
 from patchkit.editing.batch import Batch
+from patchkit.editing.clock import Clock
 from patchkit.editing.contexts import prefixes
 from patchkit.editing.earlier import earlier_layers, resume
 from patchkit.editing.knowledge import Sources, preserved_statistics, preserved_text
@@ -24,12 +23,14 @@ from patchkit.editing.outcome import Outcome
 from patchkit.editing.protect import Guard
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.report import Edit
+from patchkit.editing.stage import Stage, Written
 from patchkit.editing.state import SiteState, borrowed, install
 from patchkit.editing.statistics import Statistics
 from patchkit.errors import FactsError, SolveError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.fact import Fact
 from patchkit.facts.position import encode_all, fact_passage
+from patchkit.parallel import ALONE, Workers
 from patchkit.patch.patch import Patch
 from patchkit.scoring.answers import answers
 from patchkit.tensors.checkpoint import Checkpoint
@@ -49,6 +50,7 @@ def edit(
     skip_known: bool = False,
     embed_facts: bool = True,
     keep: Callable[[Patch], object] | None = None,
+    workers: Workers = ALONE,
     progress: Progress = SILENT,
 ) -> Edit:
     """Compute a patch that makes `model` answer `facts`, and report what it does.
@@ -58,12 +60,13 @@ def edit(
     carries already, whose facts are protected and which the new patch comes `after`. `corpus` is
     a text to preserve instead of the base's own samples. `keep` receives the finished patch
     before anything is measured with it, so that a failure after the work does not lose it.
-    The model's weights are given back bit for bit. Raises FactsError (nothing to edit),
-    UnsupportedModel, BaseMismatch and SolveError (the loss is not finite).
+    `workers` are processes that compute the same edit together. The model's weights are given back
+    bit for bit. Raises FactsError (nothing to edit), UnsupportedModel, BaseMismatch and SolveError
+    (the loss is not finite).
     """
     job = _Job(
         model, tokenizer, tuple(facts), recipe or Recipe(), tuple(previous),
-        Sources(checkpoint, corpus, cache_dir), progress,
+        Sources(checkpoint, corpus, cache_dir), progress, workers,
     )  # fmt: skip
     if not job.facts:
         raise FactsError("there are no facts to edit")
@@ -74,19 +77,14 @@ def edit(
     with job.clock.phase("preparing"):
         choice, found, text, states = _prepare(job, chosen)
     with borrowed(model, found):
-        contexts = ["", *prefixes(tokenizer, text, job.recipe.contexts, job.recipe.seed)]
+        contexts = job.contexts(text)
         states, earlier = resume(model, tokenizer, states, previous, contexts)
-        states = _write(job, states, chosen, earlier, contexts)
+        with job.clock.phase("optimising"):
+            written = _advance(job, Written(states, tuple(earlier)), chosen, contexts)
+            states = _settled(job, written, contexts)
     with job.clock.phase("merging"):
-        factors = {layer: merged(state.factors) for layer, state in states.items()}
-
-    def build(measured: Mapping[str, object]) -> Patch:
-        return assemble(
-            model, states, factors, chosen, job.recipe,
-            checkpoint=checkpoint, previous=previous, measured=measured, embed_facts=embed_facts,
-        )  # fmt: skip
-
-    patch = build({})
+        build = _builder(job, states, chosen, embed_facts)
+        patch = build({})
     if keep is not None:
         keep(patch)
     with job.clock.phase("measuring"):
@@ -95,19 +93,51 @@ def edit(
     return Edit(build(report.summary), report)
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Seconds spent in each phase of one edit."""
+def edit_sequence(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    facts: Sequence[Fact],
+    at: Sequence[int],
+    *,
+    checkpoint: Checkpoint | None = None,
+    recipe: Recipe | None = None,
+    corpus: Path | None = None,
+    cache_dir: Path | None = None,
+    start: Callable[[Mapping[int, SiteState]], Written] | None = None,
+    workers: Workers = ALONE,
+    progress: Progress = SILENT,
+) -> Iterator[Stage]:
+    """Write `facts` in sequence and yield the patch of the first so many for each count in `at`.
 
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+    With the layers given it is the patch that `edit` makes of those facts alone: what ends an edit
+    is done beside the sequence, which goes on as if nobody had looked. `start` turns the states at
+    the beginning into those of an earlier stage's `written`, which holds no more facts than the
+    least of `at`. The model has its own weights whenever a stage is out. Other arguments and errors
+    are those of `edit`.
+    """
+    job = _Job(
+        model, tokenizer, tuple(facts), recipe or Recipe(), (),
+        Sources(checkpoint, corpus, cache_dir), progress, workers,
+    )  # fmt: skip
+    if not job.facts:
+        raise FactsError("there are no facts to edit")
+    with job.clock.phase("before"):
+        _, found, text, states = _prepare(job, job.facts)
+        written = Written(states) if start is None else start(states)
+    contexts = job.contexts(text)
+    for count in sorted(set(at)):
+        whole = count - count % job.recipe.batch
+        with borrowed(model, found):
+            install(model, written.states)
+            with job.clock.phase("before"):
+                written = _advance(job, written, job.facts[written.count : whole], contexts)
+            with job.clock.phase(f"{count}"):
+                rest = _advance(job, written, job.facts[whole:count], contexts)
+                states = _settled(job, rest, contexts)
+                patch = _builder(job, states, job.facts[:count], embed_facts=True)({})
+        seconds = written.seconds + job.clock.seconds.pop("before", 0.0)
+        written = replace(written, seconds=seconds)
+        yield Stage(count, patch, seconds + job.clock.seconds[f"{count}"], written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +151,12 @@ class _Job:
     previous: tuple[Patch, ...]
     sources: Sources
     progress: Progress
-    clock: _Clock = field(default_factory=_Clock)
+    workers: Workers = ALONE
+    clock: Clock = field(default_factory=Clock)
+
+    def contexts(self, text: Tensor) -> list[str]:
+        """Return the bare prompt's context and those cut out of the preserved text."""
+        return ["", *prefixes(self.tokenizer, text, self.recipe.contexts, self.recipe.seed)]
 
 
 def _prepare(
@@ -133,7 +168,9 @@ def _prepare(
     carried = earlier_layers(job.previous, {site.tensor: site.layer for site in every})
     found = [site for site in every if site.layer in carried.union(choice.layers)]
     text = preserved_text(job.model, job.tokenizer, job.recipe, job.sources, job.progress)
-    moments = preserved_statistics(job.model, text, found, job.recipe, job.sources, job.progress)
+    moments = preserved_statistics(
+        job.model, text, found, job.recipe, job.sources, job.progress, job.workers
+    )
     states = {site.layer: _state(job, site, moments[site.layer]) for site in found}
     return choice, found, text, states
 
@@ -159,32 +196,45 @@ def _choose(job: _Job, facts: Sequence[Fact], every: Sequence[Site]) -> LayerCho
     return LayerChoice(tuple(sorted(set(job.recipe.layers))))
 
 
-def _write(
-    job: _Job,
-    states: dict[int, SiteState],
-    facts: Sequence[Fact],
-    earlier: Sequence[Fact],
-    contexts: Sequence[str],
-) -> dict[int, SiteState]:
-    """Write all facts, batch by batch, each on the weights that the ones before left.
+def _builder(
+    job: _Job, states: Mapping[int, SiteState], facts: Sequence[Fact], embed_facts: bool
+) -> Callable[[Mapping[str, object]], Patch]:
+    """Return what makes the patch of `states`, whatever was measured of it."""
+    factors = {layer: merged(state.factors) for layer, state in states.items()}
 
-    A batch takes along the facts written before that it unsettles, and a last one writes those
-    that the others have hurt.
+    def build(measured: Mapping[str, object]) -> Patch:
+        return assemble(
+            job.model, states, factors, facts, job.recipe, checkpoint=job.sources.checkpoint,
+            previous=job.previous, measured=measured, embed_facts=embed_facts,
+        )  # fmt: skip
+
+    return build
+
+
+def _advance(
+    job: _Job, written: Written, facts: Sequence[Fact], contexts: Sequence[str]
+) -> Written:
+    """Write `facts` batch by batch, each on the weights that the ones before left.
+
+    A batch takes along the facts written before that it unsettles.
     """
     size = job.recipe.batch
-    history = list(earlier)
-    with (
-        job.clock.phase("optimising"),
-        phase(job.progress, "optimising", len(facts), "facts") as advance,
-    ):
+    states, history = dict(written.states), list(written.history)
+    with phase(job.progress, "optimising", len(facts), "facts") as advance:
         for batch in _chunks(facts, size):
             again = _unsettled(job, history, batch)[:size]
             finished = _counter(advance, len(batch))
             states = _rewrite(job, states, history, [*batch, *again], contexts, finished)
             history = [*_without(history, again), *batch, *again]
-        for hurt in _chunks(_unsettled(job, history, ()), size):
-            states = _rewrite(job, states, history, hurt, contexts, lambda step, of: None)
-            history = [*_without(history, hurt), *hurt]
+    return replace(written, states=states, history=tuple(history), count=written.count + len(facts))
+
+
+def _settled(job: _Job, written: Written, contexts: Sequence[str]) -> dict[int, SiteState]:
+    """End an edit: write again what later facts have hurt, then take the method's last step."""
+    states, history = dict(written.states), list(written.history)
+    for hurt in _chunks(_unsettled(job, history, ()), job.recipe.batch):
+        states = _rewrite(job, states, history, hurt, contexts, lambda step, of: None)
+        history = [*_without(history, hurt), *hurt]
     return finish(find_method(job.recipe.method), states, job.recipe.options)
 
 
@@ -213,7 +263,7 @@ def _rewrite(
     taken = set(batch)
     rows = [row for row, fact in enumerate(history) if fact in taken]
     states = {layer: state.forget(rows) for layer, state in states.items()}
-    facts = Batch.of(job.tokenizer, batch, contexts, job.model.device)
+    facts = Batch.of(job.tokenizer, batch, contexts, job.model.device, job.workers)
     method = find_method(job.recipe.method)
     states = method.solve(job.model, states, facts, job.recipe.options, finished)
     install(job.model, states)
@@ -230,7 +280,7 @@ def _unsettled(job: _Job, history: Sequence[Fact], batch: Sequence[Fact]) -> lis
         return []
     subjects = {fact.subject for fact in batch}
     passages = [fact_passage(fact, target=fact.target) for fact in history]
-    said = answers(job.model, encode_all(job.tokenizer, passages))
+    said = answers(job.model, encode_all(job.tokenizer, passages), workers=job.workers)
     hurt = [fact for fact, answer in zip(history, said, strict=True) if not answer.exact]
     shared = [fact for fact in history if fact.subject in subjects]
     return list(dict.fromkeys([*shared, *hurt]))

@@ -21,6 +21,7 @@ from patchkit.editing.statistics import (
     save_cached,
 )
 from patchkit.events import SILENT, Progress
+from patchkit.parallel import ALONE, Workers
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.digests import file_digest
 from patchkit.tensors.layout import Site
@@ -104,16 +105,20 @@ def preserved_statistics(
     recipe: Recipe,
     sources: Sources,
     progress: Progress = SILENT,
+    workers: Workers = ALONE,
 ) -> Mapping[int, Statistics]:
-    """Return the statistics of every site's keys over `corpus`, cached ones where there are."""
+    """Return the statistics of every site's keys over `corpus`, cached ones where there are.
+
+    They are gathered by all of `workers` unless every one has found them.
+    """
     key = sources.key("moments", model, recipe, sites=[site.tensor for site in sites])
     found = None if key is None else load_cached(sources.cache_dir, key)
-    if found is not None:
+    if workers.agree(found is not None) and found is not None:
         return {
             int(layer): Statistics(moment.to(model.device), corpus.numel())
             for layer, moment in found.items()
         }
-    made = gather(model, corpus, sites, progress=progress)
+    made = gather(model, corpus, sites, workers=workers, progress=progress)
     if key is not None:
         save_cached(
             sources.cache_dir, key, {str(layer): kept.moment for layer, kept in made.items()}

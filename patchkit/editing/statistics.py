@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from patchkit.editing.capture import capture
 from patchkit.events import SILENT, Progress, phase
+from patchkit.parallel import ALONE, Workers
 from patchkit.tensors.layout import Site
 
 _ROWS_AT_ONCE = 64
@@ -40,23 +41,31 @@ def gather(
     corpus: Tensor,
     sites: Sequence[Site],
     *,
+    workers: Workers = ALONE,
     progress: Progress = SILENT,
 ) -> dict[int, Statistics]:
-    """Accumulate the second moment of every site in one pass over `corpus` (n, t)."""
+    """Accumulate the second moment of every site in one pass over `corpus` (n, t).
+
+    Each of `workers` runs its share of the rows.
+    """
     device = model.device
     sums = {
         site.layer: torch.zeros(site.d_in, site.d_in, dtype=_accumulator(site), device=device)
         for site in sites
     }
-    with phase(progress, "measuring preserved keys", len(corpus), "texts") as advance:
-        for rows in torch.split(corpus, _ROWS_AT_ONCE):
+    mine = workers.share(torch.split(corpus, _ROWS_AT_ONCE))
+    with phase(progress, "measuring preserved keys", sum(map(len, mine)), "texts") as advance:
+        for rows in mine:
             ids = rows.to(device)
             for layer, flow in capture(model, ids, torch.ones_like(ids), sites).items():
                 keys = flow.keys.flatten(0, 1).float()  # (b t, d_in)
                 sums[layer] += keys.T @ keys
             advance(len(rows))
     count = corpus.numel()
-    return {layer: Statistics((total / count).float(), count) for layer, total in sums.items()}
+    return {
+        layer: Statistics((workers.sum(total) / count).float(), count)
+        for layer, total in sums.items()
+    }
 
 
 def _accumulator(site: Site) -> torch.dtype:

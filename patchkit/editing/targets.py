@@ -72,8 +72,35 @@ def optimise(
 ) -> Tensor:
     """Return the value (g, d), in fp32 or wider, that makes the targets of each group likely.
 
-    The weights of the model are not touched. Raises SolveError when a loss is not finite.
+    Each process of the batch takes its share of the groups. The weights of the model are not
+    touched. Raises SolveError when a loss is not finite, in every process.
     """
+    workers = batch.workers
+    if workers.count == 1:
+        return _optimised(batch, groups, place, options, finished)
+    wide = torch.promote_types(place.model.dtype, torch.float32)
+    size = (len(groups), place.site.d_out)
+    values = torch.zeros(size, dtype=wide, device=batch.anchors.ids.device)
+    failure: SolveError | None = None
+    try:
+        if mine := workers.share(groups):
+            found = _optimised(batch, mine, place, options, finished)
+            values[workers.rank :: workers.count] = found
+    except SolveError as error:
+        failure = error
+    if not workers.agree(failure is None):
+        raise failure or SolveError("another process got a loss that is not finite")
+    return workers.sum(values)
+
+
+def _optimised(
+    batch: Batch,
+    groups: Sequence[Sequence[int]],
+    place: Place,
+    options: TargetOptions,
+    finished: Finished,
+) -> Tensor:
+    """Return the values (g, d) of `groups`, about 32 facts at a time."""
     chunks = list(_chunks(groups))
     found = []
     for index, chunk in enumerate(chunks):

@@ -14,6 +14,7 @@ ORDER = (
     "errors",
     "events",
     "report",
+    "parallel",
     "models",
     "tensors",
     "factors",
