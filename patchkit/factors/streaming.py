@@ -12,8 +12,8 @@ from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.dtypes import itemsize
 from patchkit.tensors.torch_dtypes import torch_dtype
 
-BLOCK = 2 << 20
-"""Numbers of one block, 16 MB in fp64, unless a single row is longer."""
+BLOCK = 1 << 20
+"""Numbers of one block, 8 MB in fp64, unless a single row is longer."""
 
 
 def stored_rows(

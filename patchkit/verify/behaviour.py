@@ -115,7 +115,7 @@ def _displacement(
 def _leakage(factors: Mapping[str, Sequence[Factor]], moments: Mapping[str, Tensor]) -> Check:
     """Share of the energy of preserved keys in the directions that an edit reads.
 
-    The limit is what as many random directions have, so that an edit without protection fails.
+    The limit is what as many random directions have; keys read as they are lie above it.
     """
     found: dict[str, tuple[float, float]] = {}
     for name, ordered in factors.items():

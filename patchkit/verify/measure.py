@@ -55,16 +55,18 @@ def measure(
     small = min(meta.shape) <= EXACT_UP_TO and prod(meta.shape) <= _EXACT_NUMBERS
     whole = deep or small
     before, after, change = _Square(), _Square(), _Square()
-    noise, edit = _Along(action.normal), _Along(action.normal)
+    directions = _Directions.of(action.normal)
+    noise, edit = _Along(directions), _Along(directions)
     kept: list[tuple[Tensor, Tensor]] = []
     for start, rows, new in changed_rows(checkpoint, name, action):
         old = rows.to(torch.float64)
         stored = new.to(torch_dtype(meta.dtype)).to(torch.float64)
         before.add(old)
         after.add(new)
-        change.add(new - old)
+        moved = new - old
+        change.add(moved)
         noise.add(start, stored - new)
-        edit.add(start, new - old)
+        edit.add(start, moved)
         if whole:
             kept.append((old, new))
     kappa, kappa_change = _condition(kept) if whole else (None, None)
@@ -84,34 +86,50 @@ class _Square:
         self.total = 0.0
 
     def add(self, rows: Tensor) -> None:
-        self.total += float(rows.square().sum())
+        self.total += float(torch.linalg.vector_norm(rows)) ** 2
 
     @property
     def root(self) -> float:
         return sqrt(self.total)
 
 
-class _Along:
-    """Norm of a matrix, given in blocks of rows, in the directions that an edit uses.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Directions:
+    """Orthonormal directions that an edit uses: of `columns` (c, m) or of `rows` (r, m), or all.
 
     A rotation of the columns by planes, or a sum of low rank, changes only what lies along its own
     directions there; so does such a rotation of the rows. Where both are mixed, or a factor has no
     directions of its own, all count.
     """
 
-    def __init__(self, normal: Normal) -> None:
+    columns: Tensor | None
+    rows: Tensor | None
+
+    @classmethod
+    def of(cls, normal: Normal) -> _Directions:
         mixed = None if normal.left is None else normal.left.directions
         plain = _columns(normal)
-        self.columns = _orthonormal(plain) if plain and normal.left is None else None
-        self.rows = _orthonormal([mixed]) if mixed is not None and plain == [] else None
+        return cls(
+            columns=_orthonormal(plain) if plain and normal.left is None else None,
+            rows=_orthonormal([mixed]) if mixed is not None and plain == [] else None,
+        )
+
+
+class _Along:
+    """Norm of a matrix, given in blocks of rows, in some directions."""
+
+    def __init__(self, directions: _Directions) -> None:
+        self.columns, self.rows = directions.columns, directions.rows
         self.square = _Square()
-        self.gathered: Tensor | float = 0.0
+        self.gathered: Tensor | None = None
 
     def add(self, start: int, rows: Tensor) -> None:
-        if self.rows is not None:
-            self.gathered = self.gathered + self.rows[start : start + len(rows)].T @ rows
-        else:
+        if self.rows is None:
             self.square.add(rows if self.columns is None else rows @ self.columns)
+            return
+        if self.gathered is None:
+            self.gathered = rows.new_zeros(self.rows.shape[1], rows.shape[1])
+        self.gathered.addmm_(self.rows[start : start + len(rows)].T, rows)
 
     @property
     def root(self) -> float:

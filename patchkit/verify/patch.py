@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchkit.apply.lock import root_of
@@ -10,7 +11,7 @@ from patchkit.errors import FormatError, InvariantError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.factors.action import Factor
 from patchkit.patch.metadata import FORMAT
-from patchkit.patch.parts import read_factors
+from patchkit.patch.parts import factor_parts, read_factors, values_not_finite
 from patchkit.patch.patch import Patch
 from patchkit.patch.reader import PatchLayout, as_source, find_damage, read_layout
 from patchkit.report import Check, Report
@@ -50,48 +51,70 @@ def verify_patch(
         layout = read_layout(source)
     except FormatError as error:
         return _unreadable(error.message)
-    factors = {
-        name: read_factors(source, layout.metadata, layout.header, name)
-        for name in layout.metadata.tensors
-    }
-    defects = {name: _defect(ordered) for name, ordered in factors.items()}
+    looked = _look(source, layout, checkpoint, deep, progress)
     return Report((
         Check("format", FORMAT, FORMAT, True),
         verdicts.digest_check(
             sha256_of_range(source, 0, source.size), tuple(find_damage(source, layout))
         ),
-        verdicts.finite_check(factors),
-        verdicts.orthogonality_check(defects),
-        *_against(checkpoint, layout, factors, defects, deep, progress),
+        verdicts.finite_check({name: each.values for name, each in looked.items()}),
+        verdicts.orthogonality_check({name: each.defect for name, each in looked.items()}),
+        *_against(checkpoint, layout, looked),
         *_behaviour(source, checkpoint, behaviour, progress),
     ))  # fmt: skip
 
 
-def _against(
-    checkpoint: Checkpoint | None,
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One tensor: how many stored values are finite, of how many; its defect; its measures.
+
+    The last two are a sentence where there is no number, `measured` is None without a base.
+    """
+
+    values: tuple[int, int]
+    defect: float | str
+    measured: Measured | str | None
+
+
+def _look(
+    source: ByteSource,
     layout: PatchLayout,
-    factors: Mapping[str, Sequence[Factor]],
-    defects: verdicts.Outcome,
+    checkpoint: Checkpoint | None,
     deep: bool,
     progress: Progress,
+) -> dict[str, _Look]:
+    """Look at one tensor after another, so that no more than its factors are in memory."""
+    looked = {}
+    names = layout.metadata.tensors
+    what = "measuring edited tensors" if checkpoint else "checking factors"
+    with phase(progress, what, len(names), "tensors") as advance:
+        for name in names:
+            factors = read_factors(source, layout.metadata, layout.header, name)
+            total = sum(t.numel() for factor in factors for t in factor_parts(factor).values())
+            broken, measured = _defect(factors), None
+            if checkpoint is not None:
+                measured = (
+                    broken
+                    if isinstance(broken, str)
+                    else _measured(checkpoint, layout, name, factors, deep)
+                )
+            looked[name] = _Look((total - values_not_finite(factors), total), broken, measured)
+            advance(1)
+    return looked
+
+
+def _against(
+    checkpoint: Checkpoint | None, layout: PatchLayout, looked: Mapping[str, _Look]
 ) -> tuple[Check, ...]:
+    defects = {name: each.defect for name, each in looked.items()}
+    measured = {n: each.measured for n, each in looked.items() if each.measured is not None}
     if checkpoint is None:
         return (
-            verdicts.needs_base("base-match", len(factors)),
+            verdicts.needs_base("base-match", len(looked)),
             verdicts.norm_check(defects, {}),
             verdicts.condition_check(defects, {}),
             verdicts.needs_base("rounding", verdicts.ROUNDING_LIMIT),
         )
-    measured: dict[str, Measured | str] = {}
-    with phase(progress, "measuring edited tensors", len(factors), "tensors") as advance:
-        for name, ordered in factors.items():
-            broken = defects[name]
-            measured[name] = (
-                broken
-                if isinstance(broken, str)
-                else _measured(checkpoint, layout, name, ordered, deep)
-            )
-            advance(1)
     return (
         verdicts.base_match_check(checkpoint, layout),
         verdicts.norm_check(defects, measured),

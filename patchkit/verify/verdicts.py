@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite, isnan
 
-from patchkit.factors.action import Factor
-from patchkit.patch.parts import factor_parts, values_not_finite
 from patchkit.patch.reader import Damage, PatchLayout
 from patchkit.report import Check
 from patchkit.tensors.checkpoint import Checkpoint
@@ -33,12 +31,10 @@ def digest_check(digest: str, damages: Sequence[Damage]) -> Check:
     return Check("digest", digest, None, False, detail, first.tensor)
 
 
-def finite_check(factors: Mapping[str, Sequence[Factor]]) -> Check:
-    """Every stored value is a number; value and limit count them."""
-    total = sum(
-        part.numel() for each in factors.values() for f in each for part in factor_parts(f).values()
-    )
-    bad = {name: count for name, each in factors.items() if (count := values_not_finite(each))}
+def finite_check(values: Mapping[str, tuple[int, int]]) -> Check:
+    """Every stored value is a number; `values` has how many are, of how many, by tensor."""
+    total = sum(count for _, count in values.values())
+    bad = {name: count - finite for name, (finite, count) in values.items() if finite < count}
     tensor = next(iter(bad), None)
     detail = f"{tensor} holds values that are not finite ({bad[tensor]})" if tensor else ""
     return Check("finite", total - sum(bad.values()), total, not bad, detail, tensor)
