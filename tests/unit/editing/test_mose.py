@@ -136,10 +136,14 @@ def test_protecting_the_spectrum_keeps_the_dominant_triplets() -> None:
     assert float(change.norm()) > 0.1
 
 
-def test_batches_become_one_factor() -> None:
+@pytest.mark.parametrize("stored", [False, True], ids=["going on", "after a last step"])
+def test_batches_become_one_factor(stored: bool) -> None:
     at = replace(state(), weight=state().base)
     first, second = rotation_near(0.2, 1), rotation_near(0.2, 2)
-    new = mose.turned(mose.turned(at, first), second)
+    before = mose.turned(at, first)
+    before = mose.finish({0: before}, mose.Options(tolerance=2.0))[0] if stored else before
+    first = dense(torch.eye(D_OUT), before.factors, "linear")
+    new = mose.turned(before, second)
     (factor,) = new.factors
     assert isinstance(factor, RotationBlocks)
     assert torch.allclose(factor.matrices()[0], second @ first, atol=1e-12)
