@@ -56,6 +56,8 @@ def generate(
 
     Gives the continuations without their prompts, in order; greedy without `sampling`.
     """
+    if not prompts:
+        return ()
     texts = [""] * len(prompts)
     ends = end_tokens(model, tokenizer)
     with phase(progress, name, len(prompts), "texts") as advance:

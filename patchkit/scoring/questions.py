@@ -179,7 +179,7 @@ def _drafts(index: int, fact: Fact, ids: Set[str]) -> Iterator[_Draft]:
     for prompt in fact.paraphrases:
         yield _Draft("paraphrase", index, prompt, target, true)
     for probe in fact.neighbors:
-        rival = target if probe.target is not None else None
+        rival = None if probe.target in (None, target) else target
         yield _probe("neighborhood", index, probe, rival)
     for probe in fact.same_subject:
         yield _probe("same_subject", index, probe)

@@ -193,8 +193,15 @@ def test_a_facts_questions_are_all_of_its_prompts() -> None:
         " Rome", " Rome", " Rome", " Rome", "", " French", " Portuguese",
     ]  # fmt: skip
     assert [wanted(q.rival) for q in asked] == [
-        " Paris", " Paris", " Paris", " Rome", None, None, None,
+        " Paris", " Paris", " Paris", None, None, None, None,
     ]  # fmt: skip
+
+
+def test_a_neighbors_rival_is_the_facts_target_unless_it_is_the_answer() -> None:
+    probes = (Probe("The capital of Italy is", "Rome"), Probe("The yen is", "money"), Probe("The"))
+    asked = questions(tiny_tokenizer(), [replace(FACT, neighbors=probes)])
+    rivals = [q.rival for q in asked if q.metric == "neighborhood"]
+    assert [rival is not None for rival in rivals] == [False, True, False]
 
 
 def test_the_model_answers_each_question_with_its_rival() -> None:
