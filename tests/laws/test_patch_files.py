@@ -100,5 +100,5 @@ def test_any_changed_byte_gives_a_negative_verdict(position: int, flip: int) -> 
     assert not report.ok
     assert [check.name for check in report.checks] == [
         "format", "digest", "finite", "orthogonality", "base-match", "norm", "condition",
-        "rounding",
+        "rounding", "displacement", "leakage", "facts",
     ]  # fmt: skip
