@@ -121,6 +121,8 @@ def main() -> None:
     out = "root of the tree that gets the files"
     parser.add_argument("--out", type=Path, default=ROOT, help=out)
     parser.add_argument("--log", type=Path, help="log.csv of the training")
+    note = "a sentence on how the training went, for the page"
+    parser.add_argument("--note", default="", help=note)
     parser.add_argument("--requests", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -128,7 +130,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     result = measure(args.model, args.data, args.preset, args.seed, args.requests)
     if args.log:
-        result["training"] = training_figures(args.log)
+        result["training"] = {**training_figures(args.log), "note": args.note}
     results: Path = args.out / "benchmarks" / "results"
     results.mkdir(parents=True, exist_ok=True)
     (results / "worldly.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")

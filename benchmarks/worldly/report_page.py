@@ -33,7 +33,7 @@ taught {facts} facts about {subjects} subjects in {relations} relations
 """
 TRAINED: Final = (
     " The weights took {steps} steps in {minutes} minutes on one core that other work used too, "
-    "{passes_over_the_facts:.0f} passes over the facts."
+    "{passes_over_the_facts:.0f} passes over the facts. {note}"
 )
 KNOWN: Final = """
 *Taught*: the fact is among ParaRel's triples that training says. *Argmax*: all tokens of the true
