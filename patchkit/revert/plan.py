@@ -16,9 +16,6 @@ from patchkit.undo import Undo, read_undo
 Source = Literal["base", "undo", "estimate"]
 """Where the bytes come from: the base, the undo sidecar, or the inverse rounded once more."""
 
-MEMORY = 300_000_000
-"""Most bytes that reverting takes above an interpreter with torch loaded."""
-
 
 @dataclass(frozen=True, slots=True)
 class RevertPlan:

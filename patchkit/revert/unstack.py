@@ -11,18 +11,15 @@ from patchkit.apply.plan import plan_apply
 from patchkit.apply.restored import restored_base
 from patchkit.events import Progress
 from patchkit.revert.plan import RevertPlan
-from patchkit.revert.sources import FromBase
 from patchkit.tensors.checkpoint import Checkpoint
 
 
 def unstack(plan: RevertPlan, out: Path, *, overwrite: bool, progress: Progress) -> None:
     """Write `out` with the remaining patches alone; a sidecar is made again if there was one.
 
-    Raises as `write_plan`, and BaseMismatch for a base other than the recorded one.
+    Base or weights have been compared with the lock. Raises as `write_plan`.
     """
     if plan.base is not None:
-        origin = FromBase(plan.base, plan.patched, plan.lock)
-        origin.check(progress)
         _write(plan, plan.base, out, overwrite, progress)
         return
     with restored_base(plan.path, out) as base:
@@ -33,7 +30,7 @@ def _write(
     plan: RevertPlan, base: Checkpoint, out: Path, overwrite: bool, progress: Progress
 ) -> None:
     files = dict(zip(plan.lock.patches, patch_paths(plan.path, plan.lock), strict=True))
-    # Digests of the base were checked against the lock, and the order was the caller's choice.
+    # The base has been compared with the lock, and the order was the caller's choice.
     remaining = plan_apply(
         base.path, [files[patch] for patch in plan.remaining], allow_other_base=True
     )

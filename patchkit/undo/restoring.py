@@ -54,9 +54,9 @@ def replace_shards(folder: Path, shards: Sequence[str], write: Callable[[str, Pa
     """Replace shards of a folder one after another; `write` makes a new one at a path, or raises.
 
     An error leaves the shard it happened in, and those after it, as they were; the journal then
-    stays if any was replaced.
+    stays if any was replaced, by this run or an interrupted one.
     """
-    replaced = False
+    replaced = interrupted(folder)
     # Its presence is what counts, so it may be torn.
     (folder / REVERTING).write_bytes(canonical_json({"shards": list(shards)}))
     sync_folder(folder)

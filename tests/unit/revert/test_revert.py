@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from patchkit.errors import BaseMismatch, CheckpointError, FormatError, OutputEr
 from patchkit.factors.action import dense
 from patchkit.factors.kinds import Factor
 from patchkit.patch.patch import Patch
-from patchkit.revert import plan_revert, revert
+from patchkit.revert import plan_revert, removal, revert
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.verify import verify_folder
 from tests.unit.tensors.folders import (
@@ -170,6 +171,66 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseMismatch, match="BF16"):
         revert(out, base=half)
     assert contents(out) == held
+
+
+@pytest.mark.parametrize("only", [None, "b"])
+def test_a_base_that_was_changed_gives_way_to_the_sidecar(tmp_path: Path, only: str | None) -> None:
+    out = make(tmp_path, undo=True)
+    before = contents(tmp_path / "base")
+    entry = Checkpoint.open(tmp_path / "base").tensor(LINEAR[1])
+    data = bytearray((tmp_path / "base" / entry.shard).read_bytes())
+    data[entry.info.start] ^= 1
+    (tmp_path / "base" / entry.shard).write_bytes(data)
+    with pytest.raises(BaseMismatch):
+        revert(out, base=tmp_path / "base")
+    assert revert(out, only=only).source == "undo"
+    assert revert(out).source == "undo" if only else contents(out) == before
+
+
+def cut_short(monkeypatch: pytest.MonkeyPatch, out: Path, count: int) -> None:
+    """Begin to revert in place, and fail after `count` shards."""
+    write, calls = removal.restore_shard, []
+
+    def failing(*given: Any) -> str:
+        calls.append(1)
+        if len(calls) > count:
+            raise OSError(28, "No space left on device")
+        return write(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(removal, "restore_shard", failing)
+        with pytest.raises(OutputError, match="no space"):
+            revert(out)
+
+
+def test_an_interrupted_revert_is_only_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = make(tmp_path, undo=True)
+    before, patched = contents(tmp_path / "base"), contents(out)
+    lose(tmp_path)
+    cut_short(monkeypatch, out, 0)
+    assert contents(out) == patched
+    cut_short(monkeypatch, out, 1)
+    assert (out / "patchkit.revert.json").exists()
+    cut_short(monkeypatch, out, 0)
+    assert (out / "patchkit.revert.json").exists()
+    assert "interrupted" in verify_folder(out)["lock"].detail
+    for given in ({"only": "a"}, {"out": tmp_path / "new"}):
+        with pytest.raises(OutputError, match="was interrupted"):
+            revert(out, **given)  # type: ignore[arg-type]
+    report = revert(out)
+    assert contents(out) == before
+    assert report.checks["files"].value == 3
+
+
+def test_an_interrupted_revert_is_completed_from_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = make(tmp_path, undo=True)
+    cut_short(monkeypatch, out, 2)
+    assert revert(out).checks["files"].value == 3
+    assert contents(out) == contents(tmp_path / "base")
 
 
 def test_without_base_and_sidecar_it_is_refused_with_a_way_out(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchkit.apply.lock import read_lock
@@ -16,13 +16,7 @@ from patchkit.revert.sources import Estimate, FromBase, FromUndo, origin_of
 from patchkit.revert.unstack import unstack
 from patchkit.tensors.clone import create, fill
 from patchkit.tensors.rewrite import LOCK, UNDO, check_place, output_error, staged_folder
-from patchkit.undo.restoring import (
-    REVERTING,
-    finish,
-    interrupted,
-    replace_shards,
-    restore_shard,
-)
+from patchkit.undo.restoring import finish, interrupted, replace_shards, restore_shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ def revert(
     interrupted in place is completed. Removing one patch of several applies the others again to
     the base, so that weights are rounded once. `approximate` is for when base and sidecar are
     gone, and needs `out`: weights are then the inverse rounded once more, with a bound on the
-    error. Memory as `patchkit.revert.plan.MEMORY`.
+    error. Memory is a few blocks, below 300 MB above torch for patches of up to 512 dimensions.
 
     Raises OutputError, BaseMismatch for a base or weights other than those recorded, and what
     `plan_revert` raises; nothing is replaced then, but for shards that were completed before.
@@ -81,21 +75,44 @@ def revert(
     if target is not None:
         check_place(target, overwrite=overwrite)
         _check_apart(plan, target)
+    plan = _checked(plan, fall_back=base is None, progress=progress)
+    _check_whole(plan, target)
     if plan.remaining:
         unstack(plan, target or path, overwrite=overwrite or target is None, progress=progress)
         return _unstacked(plan, target or path, begun)
-    if target is None and plan.source == "estimate":
-        raise OutputError(
-            f"an estimate does not replace {path}, which could then no longer be reverted",
-            hint="name another folder with -o",
-        )
     work = _Restoring(plan, progress)
-    work.origin.check(progress)
     if target is None:
         work.in_place()
     else:
         work.into(target, overwrite)
     return work.report(target or path, begun)
+
+
+def _checked(plan: RevertPlan, *, fall_back: bool, progress: Progress) -> RevertPlan:
+    """Compare what is read with the lock; a base that has changed gives way to a sidecar."""
+    try:
+        origin_of(plan).check(progress)
+    except BaseMismatch:
+        if plan.source != "base" or plan.undo is None or not fall_back:
+            raise
+        plan = replace(plan, source="undo", base=None)
+        origin_of(plan).check(progress)
+    return plan
+
+
+def _check_whole(plan: RevertPlan, out: Path | None) -> None:
+    """OutputError where the patched weights are needed, and are not all there or would be lost."""
+    if plan.source == "estimate" and out is None:
+        raise OutputError(
+            f"an estimate does not replace {plan.path}, which could then no longer be reverted",
+            hint="name another folder with -o",
+        )
+    in_place = out is None and not plan.remaining
+    if plan.source != "base" and interrupted(plan.path) and not in_place:
+        raise OutputError(
+            f"taking all patches off {plan.path} was interrupted, so some of it is restored",
+            hint=f"patchkit revert {plan.path} completes it",
+        )
 
 
 class _Restoring:
@@ -135,7 +152,7 @@ class _Restoring:
                 name = path.relative_to(plan.path).as_posix()
                 if name in plan.shards:
                     self._write(name, folder / name)
-                elif name not in (LOCK, UNDO, REVERTING):
+                elif not path.name.startswith(("patchkit.", ".")):
                     _copy(path, folder / name)
                 advance(1)
 
@@ -170,12 +187,15 @@ class _Restoring:
         )
 
     def _done(self, shard: str) -> bool:
-        """Whether an interrupted run has restored a shard already."""
-        if not interrupted(self.plan.path):
+        """Whether an interrupted run has restored a shard, which has no corrections any more."""
+        if self.plan.source != "undo" or not interrupted(self.plan.path):
             return False
         tensors, patched = self.plan.lock.tensors, self.plan.patched
         names = [entry.info.name for entry in self.plan.entries(shard)]
-        return all(patched.digest(name) == tensors[name].before for name in names)
+        done = all(patched.digest(name) == tensors[name].before for name in names)
+        if done and self.plan.lock.shards[shard].before is not None:
+            self.same.append(shard)
+        return done
 
     def _write(self, shard: str, target: Path) -> None:
         """Write one restored shard; BaseMismatch if it is not the file that the lock records."""
