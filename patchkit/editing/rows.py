@@ -37,12 +37,13 @@ class Rows:
         return len(self.ids)
 
     def only(self, index: Sequence[int]) -> Rows:
-        """Return the rows at `index`, in that order, with their labels."""
+        """Return the rows at `index`, in that order, as long as the longest, with their labels."""
         chosen = torch.tensor(list(index), dtype=torch.long, device=self.ids.device)
+        length = int(self.mask[chosen].sum(1).max()) if len(chosen) else 0
         new, old = torch.nonzero(chosen[:, None] == self.label_row[None, :], as_tuple=True)
         return Rows(
-            ids=self.ids[chosen],
-            mask=self.mask[chosen],
+            ids=self.ids[chosen, :length],
+            mask=self.mask[chosen, :length],
             last=self.last[chosen],
             label_row=new,
             label_position=self.label_position[old],

@@ -7,14 +7,14 @@ value, δ the shift and P the next-token distribution at the subject's last toke
     loss = mean over contexts of NLL(target) / tokens + kl · KL(P_δ ‖ P_0) + decay · ‖δ‖ / ‖v‖²
 
 Facts do not touch each other: losses are summed, Adam is elementwise, and a fact that is below
-`stop` stands still. What comes before the place of the edit runs once, the vocabulary only where
-a label is.
+`stop` stands still and leaves the computation. What comes before the place of the edit runs once
+for the facts that are in it, the vocabulary only where a label is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,8 +26,10 @@ from patchkit.editing.place import Place
 from patchkit.editing.replay import Replay
 from patchkit.editing.settings import above, at_least
 from patchkit.errors import SolveError
+from patchkit.tensors.layout import blocks
 
-_AT_ONCE = 32  # facts; rows of all contexts are in memory together
+_AT_ONCE = 1 << 30  # numbers that one context's graph keeps: 4 GB in float32
+_LEAVING = 0.25  # share of the facts that must be done before the others are run without them
 _TINY = 1e-30
 
 
@@ -100,8 +102,8 @@ def _optimised(
     options: TargetOptions,
     finished: Finished,
 ) -> Tensor:
-    """Return the values (g, d) of `groups`, about 32 facts at a time."""
-    chunks = list(_chunks(groups))
+    """Return the values (g, d) of `groups`, as many facts at a time as fit in memory."""
+    chunks = list(_chunks(groups, max(1, _AT_ONCE // _weight(batch, place))))
     found = []
     for index, chunk in enumerate(chunks):
         members = [fact for group in chunk for fact in group]
@@ -115,11 +117,21 @@ def _optimised(
     return torch.cat(found)
 
 
-def _chunks(groups: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-    """Cut the groups into runs of about 32 facts, none of them in two."""
+def _weight(batch: Batch, place: Place) -> int:
+    """Estimate how many numbers the graph of one fact in its longest context keeps.
+
+    A block keeps about eight tensors of the stream's width and four of the MLP's for each token.
+    """
+    length = max(rows.ids.shape[1] for rows in batch.contexts)
+    behind = len(blocks(place.model)) - place.site.layer
+    return length * behind * (8 * place.site.d_out + 4 * place.site.d_in)
+
+
+def _chunks(groups: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
+    """Cut the groups into runs of at most `most` facts, or of one group that has more."""
     chunk: list[Sequence[int]] = []
     for group in groups:
-        if chunk and sum(map(len, chunk)) + len(group) > _AT_ONCE:
+        if chunk and sum(map(len, chunk)) + len(group) > most:
             yield chunk
             chunk = []
         chunk.append(group)
@@ -131,7 +143,8 @@ class _Task:
     """Some facts with everything about them that does not change while values are optimised.
 
     `owner` (n,) is the group of each fact, `start` (g, d) the groups' own values, `calm` (n, vocab)
-    the log-probabilities after "SUBJECT" that the KL term holds on to.
+    the log-probabilities after "SUBJECT" that the KL term holds on to. A group without facts is one
+    that is done.
     """
 
     batch: Batch
@@ -156,10 +169,29 @@ class _Task:
         replays = tuple(place.replay(rows) for rows in batch.contexts)
         return cls(batch, owner, place, start, replays, anchor, calm)
 
+    def only(self, active: Tensor) -> _Task:
+        """Return the task of the groups that are `active` (g,), once enough of it is done.
+
+        What enters the edited place is run again, which costs less than asking what in the
+        captured arguments of a block belongs to which row.
+        """
+        left = active[self.owner]
+        if int(left.sum()) > (1 - _LEAVING) * len(left):
+            return self
+        batch = self.batch.only(left.nonzero()[:, 0].tolist())
+        return replace(
+            self,
+            batch=batch,
+            owner=self.owner[left],
+            replays=tuple(self.place.replay(rows) for rows in batch.contexts),
+            anchor=self.place.replay(batch.anchors),
+            calm=self.calm[left],
+        )
+
     def per_group(self, losses: Tensor) -> Tensor:
         """Average losses (n,) of facts over each group, (g,)."""
         total = losses.new_zeros(len(self.start)).index_add(0, self.owner, losses)
-        return total / torch.bincount(self.owner, minlength=len(self.start))
+        return total / torch.bincount(self.owner, minlength=len(self.start)).clamp_min(1)
 
     def losses(self, shift: Callable[[], Tensor], options: TargetOptions) -> Iterator[Tensor]:
         """Yield the parts (g,) of the loss, each with a graph of its own from `shift` (g, d)."""
@@ -215,4 +247,5 @@ def _descend(task: _Task, options: TargetOptions) -> Tensor:
             length = shift().norm(dim=1, keepdim=True)
             steps *= (options.clamp * size / length.clamp_min(_TINY)).clamp_max(1.0)
             steps[~active] = before[~active]
+        task = task.only(active)
     return shift().detach()

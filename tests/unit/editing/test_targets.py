@@ -115,13 +115,37 @@ def test_many_facts_are_optimised_in_chunks(monkeypatch: pytest.MonkeyPatch) -> 
     batch = Batch.of(tokenizer, FACTS, CONTEXTS, model.device)
     place = Place(model, sites(model)[1], stream=True)
     whole = together(place, batch, OPTIONS)
-    monkeypatch.setattr("patchkit.editing.targets._AT_ONCE", 2)
+    monkeypatch.setattr("patchkit.editing.targets._weight", lambda batch, place: 1 << 29)
     told: list[tuple[int, int]] = []
     parts = optimise(
         batch, groups_of(batch, OPTIONS), place, OPTIONS, lambda step, of: told.append((step, of))
     )
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
     assert told == [(step, 12) for step in range(1, 13)]
+
+
+def test_facts_that_are_done_are_run_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = exact("llama3"), tiny_tokenizer()
+    batch = Batch.of(tokenizer, FACTS[:2], CONTEXTS, model.device)
+    options = TargetOptions(steps=9, rate=1.0, clamp=10.0, stop=5.5)
+    run: list[int] = []
+    logits = Place.logits
+
+    def counted(place: Place, replay: Any, rows: Any, *rest: Any) -> Tensor:
+        run.append(rows.count)
+        return logits(place, replay, rows, *rest)
+
+    monkeypatch.setattr(Place, "logits", counted)
+    found = together(Place(model, sites(model)[1], stream=True), batch, options)
+    taken = []
+    for index in range(2):
+        alone, steps = literal.value(model, blocks(model)[1], batch, index, options)
+        torch.testing.assert_close(found[index], alone, rtol=1e-5, atol=1e-5)
+        taken.append(steps)
+    assert taken[0] < taken[1] == options.steps - 1
+    passes = len(CONTEXTS) + 1
+    both, left = taken[0] + 1, taken[1] - taken[0] - 1
+    assert run == [2] * (1 + both * passes) + [1] * (left * passes)
 
 
 def test_several_layers_of_a_post_norm_model_are_refused() -> None:
