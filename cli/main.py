@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import apply, cache, compose, edit, eval, export, facts, inspect, revert, try_, verify
+from . import apply, bench, cache, compose, edit, eval, export, facts, inspect, revert, try_, verify
 from .errors import EXIT_MEANINGS, explain
 from .output import Out
 
@@ -22,11 +22,13 @@ GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] 
     "Make": (
         ("edit", edit.edit, edit.EXAMPLES),
         ("eval", eval.evaluate, eval.EXAMPLES),
+        ("bench", bench.bench, bench.EXAMPLES),
     ),
     "Look": (
         ("inspect", inspect.inspect, inspect.EXAMPLES),
         ("verify", verify.verify, verify.EXAMPLES),
         ("facts", facts.facts, facts.EXAMPLES),
+        ("stats", stats.stats, stats.EXAMPLES),
     ),
     "Use": (
         ("apply", apply.apply, apply.EXAMPLES),

@@ -14,9 +14,10 @@ from patchkit.editing.assemble import assemble
 from patchkit.editing.batch import Batch
 from patchkit.editing.clock import Clock
 from patchkit.editing.contexts import prefixes
+from patchkit.editing.dataset_text import DatasetText
 from patchkit.editing.earlier import earlier_layers, resume
 from patchkit.editing.knowledge import Sources, preserved_statistics, preserved_text
-from patchkit.editing.layers import LayerChoice, choose_layers
+from patchkit.editing.layers import LayerChoice, choose_layers, given_layers
 from patchkit.editing.merging import merged
 from patchkit.editing.methods import Finished, find_method, finish
 from patchkit.editing.outcome import Outcome
@@ -26,7 +27,7 @@ from patchkit.editing.report import Edit
 from patchkit.editing.stage import Stage, Written
 from patchkit.editing.state import SiteState, borrowed, install
 from patchkit.editing.statistics import Statistics
-from patchkit.errors import FactsError, SolveError
+from patchkit.errors import FactsError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.fact import Fact
 from patchkit.facts.position import encode_all, fact_passage
@@ -45,7 +46,7 @@ def edit(
     checkpoint: Checkpoint | None = None,
     recipe: Recipe | None = None,
     previous: Sequence[Patch] = (),
-    corpus: Path | None = None,
+    corpus: Path | DatasetText | None = None,
     cache_dir: Path | None = None,
     skip_known: bool = False,
     embed_facts: bool = True,
@@ -58,7 +59,7 @@ def edit(
     `checkpoint` is the folder the model was loaded from: its digests go into the patch and key
     the cache; without it the model's own weights are hashed. `previous` are patches that the base
     carries already, whose facts are protected and which the new patch comes `after`. `corpus` is
-    a text to preserve instead of the base's own samples. `keep` receives the finished patch
+    a text to preserve instead of the base's own samples, a file or a data set. `keep` receives the finished patch
     before anything is measured with it, so that a failure after the work does not lose it.
     `workers` are processes that compute the same edit together. The model's weights are given back
     bit for bit. Raises FactsError (nothing to edit), UnsupportedModel, BaseMismatch and SolveError
@@ -101,7 +102,7 @@ def edit_sequence(
     *,
     checkpoint: Checkpoint | None = None,
     recipe: Recipe | None = None,
-    corpus: Path | None = None,
+    corpus: Path | DatasetText | None = None,
     cache_dir: Path | None = None,
     start: Callable[[Mapping[int, SiteState]], Written] | None = None,
     workers: Workers = ALONE,
@@ -121,9 +122,8 @@ def edit_sequence(
     )  # fmt: skip
     if not job.facts:
         raise FactsError("there are no facts to edit")
-    with job.clock.phase("before"):
-        _, found, text, states = _prepare(job, job.facts)
-        written = Written(states) if start is None else start(states)
+    _, found, text, states = _prepare(job, job.facts)
+    written = Written(states) if start is None else start(states)
     contexts = job.contexts(text)
     for count in sorted(set(at)):
         whole = count - count % job.recipe.batch
@@ -169,7 +169,7 @@ def _prepare(
     found = [site for site in every if site.layer in carried.union(choice.layers)]
     text = preserved_text(job.model, job.tokenizer, job.recipe, job.sources, job.progress)
     moments = preserved_statistics(
-        job.model, text, found, job.recipe, job.sources, job.progress, job.workers
+        job.model, text, found, job.sources, job.progress, job.workers
     )
     states = {site.layer: _state(job, site, moments[site.layer]) for site in found}
     return choice, found, text, states
@@ -188,12 +188,7 @@ def _choose(job: _Job, facts: Sequence[Fact], every: Sequence[Site]) -> LayerCho
             job.model, job.tokenizer, facts, every,
             most=job.recipe.most_layers, progress=job.progress,
         )  # fmt: skip
-    missing = set(job.recipe.layers) - {site.layer for site in every}
-    if missing:
-        raise SolveError(
-            f"layer {min(missing)} was asked for and the model has layers 0 to {len(every) - 1}"
-        )
-    return LayerChoice(tuple(sorted(set(job.recipe.layers))))
+    return given_layers(job.recipe.layers, every)
 
 
 def _builder(

@@ -15,7 +15,7 @@ class Written:
     """Every matrix after the first `count` facts, by layer.
 
     `history` are the facts that the states remember, in the order of their keys; `seconds` is what
-    it took to come here, preparations included.
+    writing took so far, without the preparations that every edit of a base has in common.
     """
 
     states: Mapping[int, SiteState]

@@ -123,14 +123,33 @@ def solve(
     The model's weights are those of `states` and are not touched. Raises SolveError when the loss
     is not finite.
     """
-    contexts = batch.contexts
-    keys = keys_in_contexts(model, [state.site for state in states.values()], contexts)
+    keys = keys_in_contexts(model, [state.site for state in states.values()], batch.contexts)
     rotors = {
         layer: _rotor(state, mean_key(keys[layer]), options) for layer, state in states.items()
     }
+    _descend(model, states, rotors, batch, options, finished)
+    return {
+        layer: states[layer].changed(_factor(rotor)).remember(keys[layer])
+        for layer, rotor in rotors.items()
+    }
+
+
+def _descend(
+    model: PreTrainedModel,
+    states: Mapping[int, SiteState],
+    rotors: Mapping[int, Rotor],
+    batch: Batch,
+    options: Options,
+    finished: Finished,
+) -> None:
+    """Optimise what `rotors` land on; each process answers for its share of the facts."""
+    workers = batch.workers
+    mine = workers.share(range(batch.count))
+    contexts = [rows.only(mine) for rows in batch.contexts]
+    replays = [capture_replay(model, r.ids, r.mask, min(states)) for r in contexts if mine]
     drifts = [_Drift.of(rotor, states[layer]) for layer, rotor in rotors.items()]
-    replays = [capture_replay(model, r.ids, r.mask, min(states)) for r in contexts]
-    optimizer = torch.optim.Adam([rotor.landing for rotor in rotors.values()])
+    landing = [rotor.landing for rotor in rotors.values()]
+    optimizer = torch.optim.Adam(landing)
     for step in range(options.steps):
         _set_rate(optimizer, options, step)
         with ExitStack() as acting:
@@ -140,17 +159,16 @@ def solve(
             ]
             loss = _wanted(replays, contexts, step, options.floor)
         for drift, turn in zip(drifts, turns, strict=True):
-            loss = loss + options.preserve * drift.preserved(turn)
-            loss = loss + options.history * drift.forgotten(turn)
-        _check_finite(loss, step)
+            loss = loss + options.preserve * drift.preserved(turn) / workers.count
+            loss = loss + options.history * drift.forgotten(turn) / workers.count
+        _check_finite(workers.sum(loss.detach().clone()), step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
+        for variable in landing:
+            if variable.grad is not None:
+                workers.sum(variable.grad)
         optimizer.step()
         finished(step + 1, options.steps)
-    return {
-        layer: states[layer].changed(_factor(rotor)).remember(keys[layer])
-        for layer, rotor in rotors.items()
-    }
 
 
 def stored(site: Site, facts: int, options: Options) -> int:
@@ -173,7 +191,7 @@ def _wanted(replays: Sequence[Replay], contexts: Sequence[Rows], step: int, floo
     """Return the facts' summed loss in the bare prompt and in one context, taking turns."""
     chosen = [0] if len(contexts) == 1 else [0, 1 + step % (len(contexts) - 1)]
     total = torch.zeros((), device=contexts[0].ids.device)
-    for index in chosen:
+    for index in chosen if replays else ():
         rows = contexts[index]
         logits = replays[index].logits(rows.label_row, rows.label_position).float()
         losses = torch.nn.functional.cross_entropy(logits, rows.label_id, reduction="none")

@@ -1,0 +1,115 @@
+"""Figures of a benchmark against the number of edits, with matplotlib (the extra `bench`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patchkit.bench.row import Row
+from patchkit.bench.table import SHARES, Entry, entries
+from patchkit.errors import ExtraMissing
+
+_SPECTRA = {
+    "norm_ratio": "‖W‖ / ‖W₀‖",
+    "condition_ratio": "κ(W) / κ(W₀)",
+    "top_overlap": "overlap of top singular spaces",
+    "seconds": "seconds",
+}
+_LOGARITHMIC = {"norm_ratio", "condition_ratio", "seconds"}
+
+
+def plots(rows: Sequence[Row]) -> dict[str, bytes]:
+    """Return PNG files by name: metrics, spectra and angles of each testbed and batch size.
+
+    Points are means over seeds, bars their standard deviation; angles are the quantiles of the
+    planes of each rotation. Raises ExtraMissing without matplotlib.
+    """
+    figure_class = _figure_class()
+    groups: dict[tuple[str, int], list[Entry]] = {}
+    for entry in entries(rows):
+        groups.setdefault((entry.testbed, entry.batch), []).append(entry)
+    made: dict[str, bytes] = {}
+    for (testbed, batch), group in groups.items():
+        title = f"{testbed}, batches of {batch}"
+        panels = {"metrics": dict(zip(SHARES, SHARES, strict=True)), "spectra": _SPECTRA}
+        for kind, shown in panels.items():
+            made[f"{testbed}-{batch}-{kind}.png"] = _curves(figure_class, group, shown, title)
+        if any(entry.angles for entry in group):
+            made[f"{testbed}-{batch}-angles.png"] = _angles(figure_class, group, title)
+    return made
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ExtraMissing(
+            f"plots need matplotlib: {error}", hint="pip install 'patchkit-lm[bench]'"
+        ) from error
+    return Figure
+
+
+def _curves(
+    figure_class: Any, group: Sequence[Entry], shown: Mapping[str, str], title: str
+) -> bytes:
+    """Draw one panel for each figure, one line for each method."""
+    columns = (len(shown) + 1) // 2
+    figure = figure_class(figsize=(4.2 * columns, 7), layout="constrained")
+    panels = figure.subplots(2, columns).flatten()
+    drawn: dict[str, Any] = {}
+    for axes, (name, text) in zip(panels, shown.items(), strict=False):
+        for color, (label, line) in enumerate(_by_label(group).items()):
+            points = [(entry.edits, entry.means[name]) for entry in line if name in entry.means]
+            if not points:
+                continue
+            drawn[label] = axes.errorbar(
+                [edits for edits, _ in points],
+                [mean.value for _, mean in points],
+                yerr=[mean.spread or 0.0 for _, mean in points],
+                marker=".",
+                color=f"C{color}",
+            )
+        if axes.has_data():
+            axes.set_xscale("log")
+            axes.set_yscale("log" if name in _LOGARITHMIC else "linear")
+        axes.set(title=text, xlabel="edits")
+    if drawn:
+        figure.legend(drawn.values(), drawn.keys(), loc="outside right upper", fontsize="small")
+    figure.suptitle(title)
+    return _png(figure)
+
+
+def _angles(figure_class: Any, group: Sequence[Entry], title: str) -> bytes:
+    """Draw the quantiles of the planes' angles of every rotation, lighter for fewer edits."""
+    lines = {
+        label: [entry for entry in line if entry.angles] for label, line in _by_label(group).items()
+    }
+    lines = {label: line for label, line in lines.items() if line}
+    figure = figure_class(figsize=(4.2 * len(lines), 3.6), layout="constrained")
+    for axes, (label, line) in zip(
+        figure.subplots(1, len(lines), squeeze=False)[0], lines.items(), strict=True
+    ):
+        for place, entry in enumerate(line, 1):
+            shares = [index / (len(entry.angles) - 1) for index in range(len(entry.angles))]
+            axes.plot(
+                shares, entry.angles, color="C0", alpha=place / len(line), label=f"{entry.edits}"
+            )
+        axes.set(title=label, xlabel="share of planes", ylabel="angle in radians")
+        axes.legend(title="edits", fontsize="x-small")
+    figure.suptitle(title)
+    return _png(figure)
+
+
+def _by_label(group: Sequence[Entry]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in sorted(group, key=lambda entry: (entry.label, entry.edits)):
+        found.setdefault(entry.label, []).append(entry)
+    return found
+
+
+def _png(figure: Any) -> bytes:
+    """Return the picture without the name and version of what drew it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
