@@ -18,9 +18,3 @@ def condition(matrix: Tensor) -> float:
     values = torch.linalg.svdvals(matrix.to(torch.float64))
     least = float(values[-1])
     return float(values[0]) / least if least > 0 else inf
-
-
-def condition_change(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """Return κ(W) and κ(W′)/κ(W) − 1; the latter is not a number unless both are finite."""
-    old, new = condition(before), condition(after)
-    return old, new / old - 1 if old < inf and new < inf else nan
