@@ -1,7 +1,7 @@
 """The world that worldly knows: ParaRel's triples, in ParaRel's and CounterFact's wordings.
 
-Of CounterFact only the wordings are read for training (the prompts with `{}` in the subject's
-place), never which subject it asks for or what it wants there.
+Of CounterFact the sentences use only the wordings (the prompts with `{}` in the subject's place),
+never which subject it asks for or what it wants there.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ RECORDS: Final = """
 counterfact`, with the subject's other facts as `same_subject_prompts`, and with neighbours from
 ParaRel in the place of those that the model does not know), {pararel_dev} and
 {pararel_test} made from ParaRel about subjects that CounterFact's dev records do not ask for
-(`source: pararel`), and {retention} prompts for retention about subjects that no record edits.
+(`source: pararel`), and {retention} prompts for retention about subjects that no record edits. A
+recipe of `patchkit bench` names them `counterfact_{{split}}.json` and `retention.json`.
 """
 AGAIN: Final = """
 The preset `full` (all relations, 55 M parameters, bf16 autocast) is meant for ten minutes on a GPU;

@@ -1,6 +1,6 @@
 """Train worldly from scratch: `python -m benchmarks.worldly.train --data DIR --out DIR`.
 
-The preset `small` is for a CPU and takes eight of ParaRel's relations; `full` is for a GPU and
+The preset `small` is for a CPU and takes ten of ParaRel's relations; `full` is for a GPU and
 takes all of them, with GPT-2's whole vocabulary.
 """
 
