@@ -49,7 +49,7 @@ def memit_patch(
     site = every[layer]
     sources = Sources(checkpoint, None, cache)
     text = preserved_text(model, tokenizer, recipe, sources)
-    moment = preserved_statistics(model, text, [site], recipe, sources)[layer].moment.double()
+    moment = preserved_statistics(model, text, [site], sources)[layer].moment.double()
     contexts = ["", *prefixes(tokenizer, text, recipe.contexts, recipe.seed)]
     weight = weight_of(model, site)
     left, right = [], []

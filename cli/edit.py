@@ -7,6 +7,7 @@ import typer
 
 from . import cache
 from . import facts as facts_command
+from .corpus import CorpusOption, corpus_of
 from .edit_recipe import (
     BatchOption,
     LayersOption,
@@ -68,14 +69,6 @@ OutOption = Annotated[
         help="Patch to write; ./<facts>.patch.safetensors by default.",
         rich_help_panel="Output",
         show_default=False,
-    ),
-]
-CorpusOption = Annotated[
-    str,
-    typer.Option(
-        metavar="self|FILE",
-        help="Text whose answers must not change; self: the base writes it.",
-        rich_help_panel="Method",
     ),
 ]
 OnOption = Annotated[
@@ -170,7 +163,7 @@ def edit(
             checkpoint=loaded.checkpoint,
             recipe=settings,
             previous=previous,
-            corpus=None if corpus == "self" else Path(corpus),
+            corpus=corpus_of(corpus),
             cache_dir=cache.folder(),
             skip_known=skip_known,
             embed_facts=not no_embed_facts,

@@ -6,7 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from . import apply, bench, cache, compose, edit, eval, export, facts, inspect, revert, try_, verify
+from . import (
+    apply,
+    bench,
+    cache,
+    compose,
+    edit,
+    eval,
+    export,
+    facts,
+    inspect,
+    revert,
+    stats,
+    try_,
+    verify,
+)
 from .errors import EXIT_MEANINGS, explain
 from .output import Out
 

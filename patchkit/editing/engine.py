@@ -59,11 +59,11 @@ def edit(
     `checkpoint` is the folder the model was loaded from: its digests go into the patch and key
     the cache; without it the model's own weights are hashed. `previous` are patches that the base
     carries already, whose facts are protected and which the new patch comes `after`. `corpus` is
-    a text to preserve instead of the base's own samples, a file or a data set. `keep` receives the finished patch
-    before anything is measured with it, so that a failure after the work does not lose it.
-    `workers` are processes that compute the same edit together. The model's weights are given back
-    bit for bit. Raises FactsError (nothing to edit), UnsupportedModel, BaseMismatch and SolveError
-    (the loss is not finite).
+    a text to preserve instead of the base's own samples, a file or a data set. `keep` receives the
+    finished patch before anything is measured with it, so that a failure after the work does not
+    lose it. `workers` are processes that compute the same edit together. The model's weights are
+    given back bit for bit. Raises FactsError (nothing to edit), UnsupportedModel, BaseMismatch and
+    SolveError (the loss is not finite).
     """
     job = _Job(
         model, tokenizer, tuple(facts), recipe or Recipe(), tuple(previous),
@@ -168,9 +168,7 @@ def _prepare(
     carried = earlier_layers(job.previous, {site.tensor: site.layer for site in every})
     found = [site for site in every if site.layer in carried.union(choice.layers)]
     text = preserved_text(job.model, job.tokenizer, job.recipe, job.sources, job.progress)
-    moments = preserved_statistics(
-        job.model, text, found, job.sources, job.progress, job.workers
-    )
+    moments = preserved_statistics(job.model, text, found, job.sources, job.progress, job.workers)
     states = {site.layer: _state(job, site, moments[site.layer]) for site in found}
     return choice, found, text, states
 

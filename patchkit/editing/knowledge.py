@@ -11,53 +11,41 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from patchkit.editing.cache import Entry, Shelf, cache_key
 from patchkit.editing.corpus import file_corpus, self_corpus
+from patchkit.editing.dataset_text import DatasetText, dataset_corpus
 from patchkit.editing.recipe import Recipe
-from patchkit.editing.statistics import (
-    Statistics,
-    cache_key,
-    gather,
-    load_cached,
-    save_cached,
-)
+from patchkit.editing.statistics import Statistics, gather
 from patchkit.events import SILENT, Progress
 from patchkit.parallel import ALONE, Workers
 from patchkit.tensors.checkpoint import Checkpoint
-from patchkit.tensors.digests import file_digest
+from patchkit.tensors.digests import bytes_digest
 from patchkit.tensors.layout import Site
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where preserved text comes from (a file, or None for the base itself) and where it is kept.
+    """Where preserved text comes from, None for the base itself, and where it is kept.
 
     Nothing is cached without both a `cache_dir` and a `checkpoint` to know the base by.
     """
 
     checkpoint: Checkpoint | None = None
-    corpus: Path | None = None
+    corpus: Path | DatasetText | None = None
     cache_dir: Path | None = None
 
-    def key(self, kind: str, model: PreTrainedModel, recipe: Recipe, **more: object) -> str | None:
-        """Return the cache key of something made from this base and this text, if it has one."""
+    def shelf(self, model: PreTrainedModel) -> Shelf | None:
+        """Return where things made with this base are kept, if anywhere."""
         if self.checkpoint is None or self.cache_dir is None:
             return None
-        text = None if self.corpus is None else file_digest(self.corpus)
-        return cache_key(
-            {
-                "kind": kind,
-                "base": base_identity(self.checkpoint),
-                "dtype": str(model.dtype),
-                "device": model.device.type,
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
-                "text": text,
-                "rows": recipe.corpus_rows,
-                "length": recipe.corpus_length,
-                "seed": None if text else recipe.seed,
-                **more,
-            }
-        )
+        parts = {
+            "base": base_identity(self.checkpoint),
+            "dtype": str(model.dtype),
+            "device": model.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        return Shelf(self.cache_dir, parts)
 
 
 def base_identity(checkpoint: Checkpoint) -> str:
@@ -82,45 +70,82 @@ def preserved_text(
     sources: Sources,
     progress: Progress = SILENT,
 ) -> Tensor:
-    """Return the token rows (n, t) that stand for preserved knowledge."""
-    rows, length = recipe.corpus_rows, recipe.corpus_length
-    if sources.corpus is not None:
-        return file_corpus(sources.corpus, tokenizer, rows=rows, length=length)
-    key = sources.key("text", model, recipe)
-    found = None if key is None else load_cached(sources.cache_dir, key)
+    """Return the token rows (n, t) that stand for preserved knowledge.
+
+    Raises FactsError for a text that is too short and ExtraMissing for a data set without the
+    package that reads it.
+    """
+    size: dict[str, int] = {"rows": recipe.corpus_rows, "length": recipe.corpus_length}
+    if isinstance(sources.corpus, Path):
+        return file_corpus(sources.corpus, tokenizer, **size)
+    told_apart: dict[str, object]
+    if sources.corpus is None:
+        told_apart = {"text": None, "seed": recipe.seed}
+    else:
+        told_apart = {"text": sources.corpus.name, "tokens": vocabulary_digest(tokenizer)}
+    shelf = sources.shelf(model)
+    entry = None if shelf is None else shelf.entry("text", **size, **told_apart)
+    found = None if entry is None else entry.load()
     if found is not None:
         return found["ids"]
-    ids = self_corpus(
-        model, tokenizer, rows=rows, length=length, seed=recipe.seed, progress=progress
-    ).cpu()
-    if key is not None:
-        save_cached(sources.cache_dir, key, {"ids": ids})
+    if sources.corpus is None:
+        ids = self_corpus(model, tokenizer, **size, seed=recipe.seed, progress=progress).cpu()
+    else:
+        ids = dataset_corpus(sources.corpus, tokenizer, **size, progress=progress)
+    if entry is not None:
+        entry.save({"ids": ids})
     return ids
 
 
 def preserved_statistics(
     model: PreTrainedModel,
-    corpus: Tensor,
+    text: Tensor,
     sites: Sequence[Site],
-    recipe: Recipe,
     sources: Sources,
     progress: Progress = SILENT,
     workers: Workers = ALONE,
 ) -> Mapping[int, Statistics]:
-    """Return the statistics of every site's keys over `corpus`, cached ones where there are.
+    """Return the statistics of every site's keys over `text` (n, t), cached ones where there are.
 
-    They are gathered by all of `workers` unless every one has found them.
+    They are kept one by one, by the base and the tokens of the text, and those that are missing are
+    gathered in one pass. Several processes gather all of them together unless each has found all.
     """
-    key = sources.key("moments", model, recipe, sites=[site.tensor for site in sites])
-    found = None if key is None else load_cached(sources.cache_dir, key)
-    if workers.agree(found is not None) and found is not None:
-        return {
-            int(layer): Statistics(moment.to(model.device), corpus.numel())
-            for layer, moment in found.items()
-        }
-    made = gather(model, corpus, sites, workers=workers, progress=progress)
-    if key is not None:
-        save_cached(
-            sources.cache_dir, key, {str(layer): kept.moment for layer, kept in made.items()}
-        )
-    return made
+    shelf = sources.shelf(model)
+    if shelf is None:
+        return gather(model, text, sites, workers=workers, progress=progress)
+    entries = entries_of(shelf, text, sites)
+    found = {site.layer: entries[site.layer].load() for site in sites}
+    here = {
+        layer: Statistics(kept["moment"].to(model.device), text.numel())
+        for layer, kept in found.items()
+        if kept is not None
+    }
+    if workers.agree(len(here) == len(sites)):
+        return here
+    lacking = [site for site in sites if workers.count > 1 or site.layer not in here]
+    names = [site.tensor for site in lacking]
+    share = [workers.rank, workers.count]
+    digest = tokens_digest(text)
+    unfinished = shelf.entry("sums", text=digest, sites=names, share=share)
+    made = gather(model, text, lacking, unfinished=unfinished, workers=workers, progress=progress)
+    for layer, statistics in made.items():
+        entries[layer].save({"moment": statistics.moment})
+    unfinished.drop()
+    return {site.layer: made.get(site.layer) or here[site.layer] for site in sites}
+
+
+def entries_of(shelf: Shelf, text: Tensor, sites: Sequence[Site]) -> dict[int, Entry]:
+    """Return where the moment of each site's keys over `text` is kept, by layer."""
+    digest = tokens_digest(text)
+    return {site.layer: shelf.entry("moment", text=digest, site=site.tensor) for site in sites}
+
+
+def tokens_digest(text: Tensor) -> str:
+    """Return a digest of token rows (n, t), the corpus as the model sees it."""
+    rows = text.cpu().contiguous()
+    return bytes_digest(str(tuple(rows.shape)).encode() + rows.numpy().tobytes())
+
+
+def vocabulary_digest(tokenizer: Any) -> str:
+    """Return a digest of the tokens that `tokenizer` cuts a text into."""
+    return cache_key({"vocabulary": tokenizer.get_vocab()})

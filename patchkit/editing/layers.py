@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from patchkit.editing.capture import module_of
 from patchkit.editing.replay import Replay, capture_replay
+from patchkit.errors import SolveError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.fact import Fact
 from patchkit.facts.position import encode_all, fact_passage, pad
@@ -49,6 +50,16 @@ class LayerChoice:
 
     layers: tuple[int, ...]
     evidence: tuple[LayerEvidence, ...] = ()
+
+
+def given_layers(layers: Sequence[int], sites: Sequence[Site]) -> LayerChoice:
+    """Return the caller's own choice; SolveError for a layer that the model does not have."""
+    missing = set(layers) - {site.layer for site in sites}
+    if missing:
+        raise SolveError(
+            f"layer {min(missing)} was asked for and the model has layers 0 to {len(sites) - 1}"
+        )
+    return LayerChoice(tuple(sorted(set(layers))))
 
 
 def choose_layers(

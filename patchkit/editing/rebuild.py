@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from patchkit.editing.dataset_text import DatasetText
 from patchkit.editing.engine import edit
 from patchkit.editing.recipe import Recipe, recipe_from
 from patchkit.editing.report import Edit
@@ -43,7 +44,7 @@ def rebuild(
     *,
     checkpoint: Checkpoint | None = None,
     recipe: Recipe | None = None,
-    corpus: Path | None = None,
+    corpus: Path | DatasetText | None = None,
     cache_dir: Path | None = None,
     skip_known: bool = False,
     keep: Callable[[Patch], object] | None = None,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from patchkit.editing.cache import Entry
 from patchkit.editing.capture import capture
 from patchkit.events import SILENT, Progress, phase
 from patchkit.parallel import ALONE, Workers
@@ -21,6 +17,9 @@ from patchkit.tensors.layout import Site
 
 _ROWS_AT_ONCE = 64
 _LARGEST_IN_FP64 = 4096
+_REST_AFTER = 4  # passes of the model, at least, before what is summed so far is put down
+_DONE = "done"
+_RESTS = 16  # at most, as each writes every sum to disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,14 @@ def gather(
     corpus: Tensor,
     sites: Sequence[Site],
     *,
+    unfinished: Entry | None = None,
     workers: Workers = ALONE,
     progress: Progress = SILENT,
 ) -> dict[int, Statistics]:
     """Accumulate the second moment of every site in one pass over `corpus` (n, t).
 
-    Each of `workers` runs its share of the rows.
+    Each of `workers` runs its share of the rows. Sums are put down in `unfinished` on the way and
+    taken up from there after an interruption, to the same bytes; who keeps the result drops it.
     """
     device = model.device
     sums = {
@@ -54,13 +55,18 @@ def gather(
         for site in sites
     }
     mine = workers.share(torch.split(corpus, _ROWS_AT_ONCE))
+    done = 0 if unfinished is None else _taken_up(unfinished, sums)
+    stretch = max(_REST_AFTER, -(-len(mine) // _RESTS))
     with phase(progress, "measuring preserved keys", sum(map(len, mine)), "texts") as advance:
-        for rows in mine:
+        advance(sum(map(len, mine[:done])))
+        for number, rows in enumerate(mine[done:], done + 1):
             ids = rows.to(device)
             for layer, flow in capture(model, ids, torch.ones_like(ids), sites).items():
                 keys = flow.keys.flatten(0, 1).float()  # (b t, d_in)
                 sums[layer] += keys.T @ keys
             advance(len(rows))
+            if unfinished is not None and number % stretch == 0 and number < len(mine):
+                _put_down(unfinished, sums, number)
     count = corpus.numel()
     return {
         layer: Statistics((workers.sum(total) / count).float(), count)
@@ -68,35 +74,22 @@ def gather(
     }
 
 
+def _put_down(unfinished: Entry, sums: Mapping[int, Tensor], done: int) -> None:
+    unfinished.save(
+        {**{str(layer): total for layer, total in sums.items()}, _DONE: torch.tensor(done)}
+    )
+
+
+def _taken_up(unfinished: Entry, sums: Mapping[int, Tensor]) -> int:
+    """Fill `sums` with those of an interrupted pass and return how much of it was done."""
+    found = unfinished.load()
+    if found is None or set(found) != {_DONE, *map(str, sums)}:
+        return 0
+    for layer, total in sums.items():
+        total.copy_(found[str(layer)])
+    return int(found[_DONE])
+
+
 def _accumulator(site: Site) -> torch.dtype:
     """Sum small matrices in fp64; a wide one would cost gigabytes for digits nobody reads."""
     return torch.float64 if site.d_in <= _LARGEST_IN_FP64 else torch.float32
-
-
-def cache_key(parts: Mapping[str, object]) -> str:
-    """Return the file stem under which tensors made from `parts` are kept."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def load_cached(cache_dir: Path | None, key: str) -> dict[str, Tensor] | None:
-    """Read the tensors kept under `key`, None when there is no cache or nothing readable in it."""
-    path = None if cache_dir is None else cache_dir / f"{key}.safetensors"
-    if path is None or not path.is_file():
-        return None
-    try:
-        return load_file(path)
-    except Exception:  # a damaged cache entry is worth recomputing, whatever the reader calls it
-        return None
-
-
-def save_cached(cache_dir: Path | None, key: str, tensors: Mapping[str, Tensor]) -> None:
-    """Keep `tensors` under `key`, completely or not at all."""
-    if cache_dir is None:
-        return
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    part = cache_dir / f"{key}.{os.getpid()}.part"
-    try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part)
-        os.replace(part, cache_dir / f"{key}.safetensors")
-    finally:
-        part.unlink(missing_ok=True)
