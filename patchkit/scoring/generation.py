@@ -126,23 +126,25 @@ def _continue(
 ) -> list[list[int]]:
     """The tokens after each row of a batch."""
     written: list[list[int]] = [[] for _ in batch]
-    open_rows = {at for at, row in enumerate(batch) if row.budget > 0}
-    ids = torch.tensor([row.ids for row in batch], device=model.device)  # (b, t)
+    alive = [at for at, row in enumerate(batch) if row.budget > 0]
+    ids = torch.tensor([batch[at].ids for at in alive], device=model.device)  # (b, t)
     cache = None
     step = 0
-    while open_rows:
+    while alive:
         out = trunk(model)(input_ids=ids, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         logits = readout(model, out.last_hidden_state[:, -1]).float()  # (b, vocabulary)
-        chosen = _chosen(logits, batch, step, sampling)
-        tokens = chosen.tolist()
-        for at in tuple(open_rows):
-            token = tokens[at]
+        chosen = _chosen(logits, [batch[at] for at in alive], step, sampling)
+        kept = []
+        for place, (at, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
             if token not in ends:
                 written[at].append(token)
-            if token in ends or len(written[at]) == batch[at].budget:
-                open_rows.remove(at)
-        ids = chosen[:, None]
+                if len(written[at]) < batch[at].budget:
+                    kept.append(place)
+        if 0 < len(kept) < len(alive):
+            cache.batch_select_indices(torch.tensor(kept, device=model.device))
+        alive = [alive[place] for place in kept]
+        ids = chosen[kept][:, None]
         step += 1
     return written
 
@@ -153,7 +155,7 @@ def _chosen(logits: Tensor, batch: list[_Row], step: int, sampling: Sampling | N
         return logits.argmax(-1)
     values, tokens = logits.topk(min(sampling.top_k, logits.shape[-1]))  # (b, k)
     bounds = values.double().softmax(-1).cumsum(-1)
-    draws = [0.0 if row.draws is None or step >= row.budget else row.draws[step] for row in batch]
-    drawn = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None]
+    draws = [row.draws[step] for row in batch if row.draws is not None]
+    drawn = torch.stack(draws).to(logits.device)[:, None]  # (b, 1)
     places = (bounds <= drawn).sum(-1).clamp(max=tokens.shape[-1] - 1)
     return tokens.gather(-1, places[:, None])[:, 0]

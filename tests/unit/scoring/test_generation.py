@@ -13,8 +13,9 @@ PROMPTS = [
     "Isaac Newton wrote about light and",
     "The capital of Italy is",
     "Ada",
+    "The capital of France is",
 ]
-BUDGETS = [5, 3, 4, 7, 6]
+BUDGETS = [5, 3, 4, 7, 6, 2]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
