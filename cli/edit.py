@@ -27,7 +27,9 @@ from .edit_report import report
 from .loading import load, open_base
 from .options import (
     BaseOption,
+    Device,
     DeviceOption,
+    Dtype,
     DtypeOption,
     FormatOption,
     JsonFlag,
@@ -42,6 +44,7 @@ from .progress import shown
 from .units import count, size, some
 
 if TYPE_CHECKING:
+    from patchkit.editing import Edit
     from patchkit.editing.recipe import Recipe
     from patchkit.facts.reading import FactsFile
     from patchkit.patch.patch import Patch
@@ -81,6 +84,16 @@ OnOption = Annotated[
         show_default=False,
     ),
 ]
+KeepOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep",
+        metavar="FACTS",
+        help="Facts that must not change, as a facts file or a patch.",
+        rich_help_panel="Input",
+        show_default=False,
+    ),
+]
 PlanFlag = Annotated[
     bool, typer.Option("--plan", help="Only say what would be done.", rich_help_panel="Output")
 ]
@@ -102,6 +115,7 @@ def edit(
     out_path: OutOption = None,
     format: FormatOption = "auto",
     on: OnOption = None,
+    keep: KeepOption = None,
     skip_known: SkipFlag = False,
     method: MethodOption = None,
     recipe: RecipeOption = None,
@@ -133,8 +147,6 @@ def edit(
     CounterFact's, zsRE's and KnowEdit's published files are read too.
     A patch gives its facts and settings, to make it anew for another base.
     """
-    from patchkit.editing import edit as compute
-
     out = Out.choose("edit", json=json, quiet=quiet)
     limits = minimums(min, FIGURES)
     changes = {
@@ -154,24 +166,39 @@ def edit(
         return _plan(out, asked, base, settings, target)
     check_output(target, yes)
     previous = _read(on)
+    held = () if keep is None else facts_command.read(keep, "auto").facts
+    more = {"skip_known": skip_known, "embed_facts": not no_embed_facts, "held": held}
+    sources = {"previous": previous, "corpus": corpus_of(corpus)}
+    made = _computed(out, (base, device, dtype), asked, settings, target, **sources, **more)
+    report(out, made, asked, target, limits)
+
+
+def _computed(
+    out: Out,
+    base: tuple[str, Device, Dtype],
+    asked: "FactsFile",
+    recipe: "Recipe",
+    target: Path,
+    **more: Any,
+) -> "Edit":
+    """The edit, whose patch is written as soon as there is one, and again with its figures."""
+    from patchkit.editing import edit as compute
+
     with shown(out) as progress:
-        loaded = load(base, device, dtype)
+        loaded = load(*base)
         made = compute(
             loaded.model,
             loaded.tokenizer,
             asked.facts,
             checkpoint=loaded.checkpoint,
-            recipe=settings,
-            previous=previous,
-            corpus=corpus_of(corpus),
+            recipe=recipe,
             cache_dir=cache.folder(),
-            skip_known=skip_known,
-            embed_facts=not no_embed_facts,
             keep=lambda patch: patch.write(target),
             progress=progress,
+            **more,
         )
     made.patch.write(target)
-    report(out, made, asked, target, limits)
+    return made
 
 
 def _recipe(

@@ -39,9 +39,11 @@ def _show(out: Out, report: "EditReport", asked: "FactsFile", target: Path) -> N
     rounding = max((tensor.rounding for tensor in report.tensors), default=0.0)
     displaced = max((tensor.displacement for tensor in report.tensors), default=0.0)
     out.done(f"wrote {target} ({size(target.stat().st_size)}) in {duration(out.seconds)}")
+    kept = {"kept": _kept(report)} if report.held else {}
     out.fields(
         {
             "facts": _reached(report, asked),
+            **kept,
             "tensors": f"{len(report.tensors)}, {_shape(report)}",
             "layers": _layer_choice(report.layers),
             "rounding": f"storing in the base's type loses {rounding:.2%} of the edit",
@@ -71,6 +73,16 @@ def _reached(report: "EditReport", asked: "FactsFile") -> str:
     return f"{text}; {known} were known before" if known else text
 
 
+def _kept(report: "EditReport") -> str:
+    known = [fact for fact in report.held if fact.known]
+    text = f"{sum(fact.holds for fact in known)} of {len(known)} still hold"
+    lost = [fact.id for fact in known if not fact.holds]
+    if lost:
+        text += f" (lost: {some(lost)})"
+    left = len(report.held) - len(known)
+    return f"{text}; {left} are not what the base says" if left else text
+
+
 def _layer_choice(choice: "LayerChoice") -> str:
     text = some(choice.layers)
     if not choice.evidence:
@@ -95,6 +107,7 @@ def _data(made: "Edit", asked: "FactsFile", target: Path, seconds: float) -> dic
         "base": asdict(made.patch.metadata.base),
         "facts": {"total": len(report.facts), "reached": report.reached, "missed": missed},
         "results": [{place: asked.places[fact.index], **asdict(fact)} for fact in report.facts],
+        "kept": [asdict(fact) for fact in report.held],
         "tensors": [asdict(tensor) for tensor in report.tensors],
         "layers": asdict(report.layers),
         "method": report.method,

@@ -21,11 +21,13 @@ def resume(
     states: Mapping[int, SiteState],
     previous: Sequence[Patch],
     contexts: Sequence[str],
+    held: Sequence[Fact] = (),
 ) -> tuple[dict[int, SiteState], list[Fact]]:
-    """Apply earlier patches to the states and the model; return the states and their facts.
+    """Apply earlier patches to the states and the model; return the states and their history.
 
-    The facts' keys in `contexts` join the history, in order, so that new batches pay for moving
-    them; a patch without embedded facts protects nothing but itself.
+    That is the patches' facts and `held` behind them, whose keys in `contexts` the states remember
+    in that order, so that new batches pay for moving them; a patch without embedded facts protects
+    nothing but itself.
     """
     carrying = {
         layer: state.carrying(
@@ -39,6 +41,7 @@ def resume(
         for patch in previous
         for fact in (() if patch.facts_jsonl is None else parse_jsonl(patch.facts_jsonl).facts)
     ]
+    facts += held
     if facts:
         sites = [state.site for state in carrying.values()]
         rows = [build_rows(tokenizer, facts, context, model.device) for context in contexts]

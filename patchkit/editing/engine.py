@@ -16,6 +16,7 @@ from patchkit.editing.clock import Clock
 from patchkit.editing.contexts import prefixes
 from patchkit.editing.dataset_text import DatasetText
 from patchkit.editing.earlier import earlier_layers, resume
+from patchkit.editing.held import check_held, holding
 from patchkit.editing.knowledge import Sources, preserved_statistics, preserved_text
 from patchkit.editing.layers import LayerChoice, choose_layers, given_layers
 from patchkit.editing.merging import merged
@@ -52,6 +53,7 @@ def edit(
     embed_facts: bool = True,
     keep: Callable[[Patch], object] | None = None,
     workers: Workers = ALONE,
+    held: Sequence[Fact] = (),
     progress: Progress = SILENT,
 ) -> Edit:
     """Compute a patch that makes `model` answer `facts`, and report what it does.
@@ -61,17 +63,21 @@ def edit(
     carries already, whose facts are protected and which the new patch comes `after`. `corpus` is
     a text to preserve instead of the base's own samples, a file or a data set. `keep` receives the
     finished patch before anything is measured with it, so that a failure after the work does not
-    lose it. `workers` are processes that compute the same edit together. The model's weights are
-    given back bit for bit. Raises FactsError (nothing to edit), UnsupportedModel, BaseMismatch and
-    SolveError (the loss is not finite).
+    lose it. `workers` are processes that compute the same edit together. `held` are facts that must
+    not change, which are protected as if they had been written before. The model's weights are
+    given back bit for bit. Raises FactsError (nothing to edit, or a fact both to edit and to hold),
+    RecipeError (a method that holds nothing), UnsupportedModel, BaseMismatch and SolveError (the
+    loss is not finite).
     """
+    recipe = recipe or Recipe()
     job = _Job(
-        model, tokenizer, tuple(facts), recipe or Recipe(), tuple(previous),
+        model, tokenizer, tuple(facts), holding(recipe) if held else recipe, tuple(previous),
         Sources(checkpoint, corpus, cache_dir), progress, workers,
     )  # fmt: skip
     if not job.facts:
         raise FactsError("there are no facts to edit")
-    outcome = Outcome.before(model, tokenizer, job.facts, previous, checkpoint, skip_known)
+    check_held(held, job.facts)
+    outcome = Outcome.before(model, tokenizer, job.facts, previous, checkpoint, skip_known, held)
     chosen = [fact for fact, take in zip(job.facts, outcome.edited, strict=True) if take]
     if not chosen:
         raise FactsError("the base already answers every fact as asked")
@@ -79,7 +85,7 @@ def edit(
         choice, found, text, states = _prepare(job, chosen)
     with borrowed(model, found):
         contexts = job.contexts(text)
-        states, earlier = resume(model, tokenizer, states, previous, contexts)
+        states, earlier = resume(model, tokenizer, states, previous, contexts, outcome.holdable)
         with job.clock.phase("optimising"):
             written = _advance(job, Written(states, tuple(earlier)), chosen, contexts)
             states = _settled(job, written, contexts)

@@ -16,7 +16,7 @@ from patchkit.editing.confinement import Confinement
 from patchkit.editing.layers import LayerChoice
 from patchkit.editing.measure import measure_tensor, reaches
 from patchkit.editing.recipe import Recipe
-from patchkit.editing.report import EditReport, FactResult, TensorResult
+from patchkit.editing.report import EditReport, FactResult, HeldResult, TensorResult
 from patchkit.editing.rows import build_rows
 from patchkit.editing.state import SiteState
 from patchkit.facts.fact import Fact
@@ -42,6 +42,8 @@ class Outcome:
     checkpoint: Checkpoint | None
     said: tuple[Answer, ...]
     edited: tuple[bool, ...]
+    held: tuple[Fact, ...] = ()
+    held_said: tuple[Answer, ...] = ()
 
     @classmethod
     def before(
@@ -52,13 +54,24 @@ class Outcome:
         previous: Sequence[Patch],
         checkpoint: Checkpoint | None,
         skip_known: bool,
+        held: Sequence[Fact] = (),
     ) -> Outcome:
-        """Ask the base, with the earlier patches on it, for every fact."""
+        """Ask the base, with the earlier patches on it, for every fact and those to hold."""
         stack = tuple(previous)
         with applied(model, stack, checkpoint=checkpoint):
             said = _ask(model, tokenizer, facts)
+            held_said = _ask(model, tokenizer, held)
         edited = tuple(not (skip_known and answer.exact) for answer in said)
-        return cls(model, tokenizer, tuple(facts), stack, checkpoint, said, edited)
+        return cls(
+            model, tokenizer, tuple(facts), stack, checkpoint, said, edited, tuple(held), held_said
+        )
+
+    @property
+    def holdable(self) -> list[Fact]:
+        """The facts to hold, without those that the base does not answer as they say."""
+        return [
+            fact for fact, answer in zip(self.held, self.held_said, strict=True) if answer.exact
+        ]
 
     def after(
         self,
@@ -72,6 +85,7 @@ class Outcome:
         """Ask again with the patch as it is stored, and measure every edited matrix."""
         with applied(self.model, (*self.previous, patch), checkpoint=self.checkpoint):
             said = _ask(self.model, self.tokenizer, self.facts)
+            held_said = _ask(self.model, self.tokenizer, self.held)
         taking = [fact for fact, take in zip(self.facts, self.edited, strict=True) if take]
         sites = [state.site for state in states.values()]
         rows = build_rows(self.tokenizer, taking, "", self.model.device)
@@ -92,6 +106,7 @@ class Outcome:
             layers=choice,
             corpus=corpus,
             seconds=dict(seconds),
+            held=tuple(map(_held, self.held, self.held_said, held_said)),
         )
 
     def _facts(self, said: Sequence[Answer], reach: Tensor) -> tuple[FactResult, ...]:
@@ -122,6 +137,19 @@ class Outcome:
         carried = [factor for p in self.previous for factor in p.factors.get(name, ())]
         stored = torch_dtype(patch.metadata.tensors[name].dtype)
         return measure_tensor(state, [*carried, *patch.factors[name]], keys, room, stored)
+
+
+def _held(fact: Fact, old: Answer, new: Answer) -> HeldResult:
+    return HeldResult(
+        id=fact.id,
+        subject=fact.subject,
+        prompt=fact.prompt,
+        target=fact.target,
+        before=math.exp(old.logprob),
+        after=math.exp(new.logprob),
+        known=old.exact,
+        holds=new.exact,
+    )
 
 
 def _ask(model: PreTrainedModel, tokenizer: Any, facts: Sequence[Fact]) -> tuple[Answer, ...]:

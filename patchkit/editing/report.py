@@ -33,6 +33,24 @@ class FactResult:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldResult:
+    """One fact that must not change; `before` and `after` as in `FactResult`.
+
+    `known` says that the base answers as the fact says: others cannot be held. `holds` says the
+    same of the edited model.
+    """
+
+    id: str
+    subject: str
+    prompt: str
+    target: str
+    before: float
+    after: float
+    known: bool
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TensorResult:
     """One edited matrix.
 
@@ -58,7 +76,7 @@ class TensorResult:
 
 @dataclass(frozen=True, slots=True)
 class EditReport:
-    """Everything that is worth knowing of one edit; `seconds` by phase."""
+    """Everything that is worth knowing of one edit; `seconds` by phase, `held` as asked."""
 
     method: str
     facts: tuple[FactResult, ...]
@@ -66,6 +84,7 @@ class EditReport:
     layers: LayerChoice
     corpus: str
     seconds: Mapping[str, float]
+    held: tuple[HeldResult, ...] = ()
 
     @property
     def reached(self) -> int:

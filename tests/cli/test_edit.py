@@ -200,3 +200,18 @@ def test_settings_that_cannot_be_are_explained(
 def test_a_setting_needs_a_name_and_a_value(facts: Path, base: Path, text: str) -> None:
     ran = run("edit", facts, "--base", base, "--set", text)
     assert (ran.code, ran.stdout) == (2, "")
+
+
+def test_kept_facts_are_told_of(facts: Path, base: Path) -> None:
+    kept = '{"subject": "Peru", "prompt": "The capital of {} is", "target": "Paris", "id": "peru"}'
+    Path("kept.jsonl").write_text(kept + "\n", "utf-8")
+    args = ["edit", facts, "--base", base, "--layers", "1", "--keep", "kept.jsonl", "-y"]
+    ran = run(*args)
+    assert "kept       0 of 0 still hold; 1 are not what the base says" in ran.stdout
+    data = run(*args, "--json").data
+    [result] = data["kept"]
+    assert (result["id"], result["known"], result["holds"]) == ("peru", False, False)
+    assert data["facts"]["total"] == 2
+    ran = run(*args, "--method", "rome")
+    assert ran.code != 0
+    assert "rome cannot hold facts" in ran.stderr
