@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ import transformers
 
 from benchmarks.atlas.records import Split, load_records, retention_facts
 from benchmarks.memit import memit_patch
+from benchmarks.provenance import commit
 from patchkit.base import load_model, load_tokenizer
 from patchkit.editing import Recipe, edit
 from patchkit.editing.knowledge import base_identity
@@ -209,9 +209,6 @@ def line(result: Row) -> str:
 
 def provenance(split: Split) -> Row:
     """Return what every row has in common."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     return {
         "split": split,
         "convention": "argmax",
@@ -224,7 +221,7 @@ def provenance(split: Split) -> Row:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        "commit": commit,
+        "commit": commit(),
     }
 
 

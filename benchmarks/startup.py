@@ -1,7 +1,9 @@
-"""How long patchkit takes to answer without a model: `python -m benchmarks.startup PATCH`.
+"""How long patchkit takes to answer without a model.
 
-Seconds of whole processes over several runs, as JSON on stdout: least and median wall time, and
-least processor time, which other work on the machine hardly changes.
+    python -m benchmarks.startup PATCH --write benchmarks/results/startup.json
+
+Seconds of whole processes over several runs, as JSON: least and median wall time, and least
+processor time, which other work on the machine hardly changes.
 """
 
 import argparse
@@ -12,6 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.provenance import commit
 
 
 def seconds(command: Sequence[str]) -> tuple[float, float]:
@@ -28,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("patch", help="a patch file to inspect")
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--write", type=Path, help="JSON file for the rows")
     options = parser.parse_args()
     rows = []
     for arguments in (["--help"], ["--version"], ["inspect", options.patch]):
@@ -41,9 +47,13 @@ def main() -> None:
                 "wall_least": round(min(wall), 3),
                 "wall_median": round(statistics.median(wall), 3),
                 "cpu_least": round(min(cpu), 3),
+                "commit": commit(),
             }
         )
-    sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    text = json.dumps(rows, indent=1) + "\n"
+    sys.stdout.write(text)
+    if options.write is not None:
+        options.write.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
