@@ -54,7 +54,7 @@ class Bed:
         )
         facts = read_facts(records).facts
         probes = read_probes(retention)
-        folder = resolve_base(bed.base)
+        folder = data / bed.base if (data / bed.base).is_dir() else resolve_base(bed.base)
         checkpoint = Checkpoint.open(folder, repo=ATLAS if bed.base == ATLAS else None)
         parts = [base_identity(checkpoint), file_digest(records), file_digest(retention)]
         return cls(

@@ -18,8 +18,9 @@ from patchkit.errors import RecipeError
 class Testbed:
     """A base and what it is asked.
 
-    `records` is a file of facts that may be edited, `retention` a JSON array of {prompt, target}
-    about subjects that none of them mentions; `{split}` in either stands for the benchmark's split.
+    `base` is a folder of the data, or a reference such as `atlas`; `records` a file of facts that
+    may be edited, `retention` a JSON array of {prompt, target} about subjects that none of them
+    mentions. `{split}` in either stands for the benchmark's split.
     """
 
     name: str

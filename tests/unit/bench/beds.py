@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from patchkit.bench import Contender, Plan, Testbed
 from tests.unit.models.factory import save_tiny
@@ -10,7 +11,7 @@ QUICK = {"contexts": 1, "corpus_rows": 16, "corpus_length": 12, "layers": [1]}
 SUBJECTS = ("France", "Japan", "Italy", "Ada Lovelace", "Isaac Newton")
 
 
-def record(number: int, subject: str) -> dict[str, object]:
+def record(number: int, subject: str) -> dict[str, Any]:
     return {
         "case_id": number,
         "requested_rewrite": {

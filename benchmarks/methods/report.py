@@ -1,0 +1,103 @@
+"""Gather benchmarks into one file, and put the table and the figures into `docs/benchmarks.md`.
+
+    python -m benchmarks.methods.report build/atlas/results.json build/worldly/results.json
+    python -m benchmarks.methods.report --best build/atlas-tune/results.json
+
+The first writes `benchmarks/results/methods.json`, the figures beside it, and what stands between
+the markers of the page; the second prints each method's best setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from patchkit.bench import Row, markdown, plots, row_from
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+def read_rows(files: Sequence[Path]) -> list[Row]:
+    """Return the rows of several results, a later one in the place of an earlier of its kind."""
+    found = {}
+    for file in files:
+        for data in json.loads(file.read_text("utf-8")):
+            row = row_from(data)
+            found[row.testbed, row.label, row.batch, row.edits, row.seed, row.split] = row
+    return list(found.values())
+
+
+def best(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return, by label without its grid, the row with the highest score at the most edits."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        name = row.label.split(" ")[0]
+        before = found.get(name)
+        if before is None or _rank(row) > _rank(before):
+            found[name] = row
+    return found
+
+
+def _rank(row: Row) -> tuple[int, float]:
+    return row.edits, -1.0 if row.score is None else row.score
+
+
+def placed(page: str, name: str, content: str) -> str:
+    """Return the page with `content` between its markers of that name."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    head, found, rest = page.partition(start)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{PAGE.name} has no place for {name}")
+    return f"{head}{start}\n\n{content.strip()}\n\n{end}{tail}"
+
+
+def speed_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the comparisons with the published loops as a table in Markdown."""
+    heads = ("model", "method", "facts", "device", "s", "published loop, s", "times as fast")
+    keys = ("model", "method", "facts", "device", "seconds", "baseline_seconds", "speedup")
+    lines = [heads, ("---",) * 2 + ("---:",) + ("---",) + ("---:",) * 3]
+    lines += [tuple(str(row.get(key, "–")) for key in keys) for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(rows: Sequence[Row]) -> None:
+    """Write the file, the figures and the page."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    data = [row.as_dict() for row in rows]
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    (RESULTS / "methods.json").write_text(text, "utf-8")
+    figures = plots(rows)
+    for name, content in figures.items():
+        (RESULTS / f"methods-{name}").write_bytes(content)
+    shown = [f"![{name[:-4]}](../benchmarks/results/methods-{name})" for name in figures]
+    page = placed(PAGE.read_text("utf-8"), "table", markdown(rows))
+    page = placed(page, "figures", "\n\n".join(shown))
+    speed = RESULTS / "edit_speed.json"
+    if speed.is_file():
+        page = placed(page, "speed", speed_table(json.loads(speed.read_text("utf-8"))))
+    PAGE.write_text(page, "utf-8")
+
+
+def main() -> None:
+    """Read the options and write, or print the best settings."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--best", action="store_true", help="only print each method's best setting")
+    options = parser.parse_args()
+    rows = read_rows(options.results)
+    if not options.best:
+        return write(rows)
+    for name, row in best(rows).items():
+        print(f"{name}: {row.label}, score {row.score} at {row.edits} edits")
+
+
+if __name__ == "__main__":
+    main()

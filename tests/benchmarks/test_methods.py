@@ -1,0 +1,116 @@
+"""The benchmark of methods: its recipes, its report, and the loops that speed is compared with."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.edit_speed import Bench, alone, compared, facts_of
+from benchmarks.methods import report
+from patchkit.bench import read_plan
+from patchkit.bench.plan import runs
+from patchkit.editing import Recipe
+from patchkit.editing.methods import METHODS
+from tests.unit.bench.beds import SUBJECTS, record
+from tests.unit.bench.test_cells import ROW
+from tests.unit.editing.samples import FACTS, loaded
+
+RECIPES = Path(report.__file__).parent
+
+
+def test_every_method_is_run_on_atlas() -> None:
+    found = list(runs(read_plan(RECIPES / "atlas.toml")))
+    assert {run.recipe.method for run in found} == set(METHODS)
+    assert {run.checkpoints for run in found} == {(1, 10, 100, 500, 1000)}
+
+
+def test_every_method_is_tuned_with_one_budget() -> None:
+    plan = read_plan(RECIPES / "atlas-tune.toml")
+    assert plan.split == "dev"
+    names = [contender.label.split(" ")[0] for contender in plan.contenders]
+    assert {names.count(name) for name in names} == {6}
+    tuned = {run.recipe.method for run in runs(plan)}
+    assert tuned == set(METHODS)
+
+
+def test_worldly_has_all_methods_and_records_that_are_labelled() -> None:
+    found = list(runs(read_plan(RECIPES / "worldly.toml")))
+    assert {run.recipe.method for run in found if run.testbed.name == "worldly"} == set(METHODS)
+    made = {run.label for run in found if run.testbed.name != "worldly"}
+    assert len(made) == 4
+    assert all(label.endswith("(ParaRel)") for label in made)
+
+
+def test_the_best_setting_is_that_with_the_highest_score() -> None:
+    rows = [
+        replace(ROW, label="memit lam=1", score=0.5),
+        replace(ROW, label="memit lam=2", score=0.6),
+        replace(ROW, label="memit lam=3", score=None),
+    ]
+    assert report.best(rows)["memit"].label == "memit lam=2"
+
+
+def test_the_page_has_a_place_for_everything() -> None:
+    page = report.PAGE.read_text("utf-8")
+    for name in ("table", "figures", "speed"):
+        changed = report.placed(page, name, "| new |")
+        assert "| new |" in changed
+        assert report.placed(changed, name, "| new |") == changed
+    with pytest.raises(SystemExit):
+        report.placed(page, "elsewhere", "")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A tiny model with little preserved text and few steps."""
+    model, tokenizer, checkpoint = loaded(tmp_path / "base")
+    made = Bench("tiny", model, tokenizer, checkpoint, FACTS, tmp_path / "cache", 1)
+
+    def quick(self: Bench, method: str, facts: int) -> Recipe:
+        recipe = Recipe(
+            method=method, layers=(1,), contexts=2, batch=3, corpus_rows=32, corpus_length=12
+        )
+        few: dict[str, Any] = {"steps": 4}
+        if hasattr(recipe.options, "l2"):
+            few["threshold"] = 1.0
+        return replace(recipe, options=replace(recipe.options, **few))
+
+    monkeypatch.setattr(Bench, "recipe", quick)
+    return made
+
+
+@pytest.mark.parametrize("method", ["memit", "alphaedit"])
+def test_the_published_loop_makes_the_same_edit(bench: Bench, method: str) -> None:
+    before = {name: tensor.clone() for name, tensor in bench.model.state_dict().items()}
+    row = compared(bench, method, 3, 3)
+    assert row["difference"] < 1e-3
+    assert row["speedup"] == pytest.approx(row["baseline_seconds"] / row["seconds"], rel=0.2)
+    assert {"values", "keys", "rest"} <= set(row["phases"])
+    assert {"values", "keys", "solve"} <= set(row["baseline_phases"])
+    assert ("projection" in row["phases"]) == (method == "alphaedit")
+    after = bench.model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("method", ["rotation", "mose-oft"])
+def test_rotations_have_a_loop_that_turns_the_matrix(bench: Bench, method: str) -> None:
+    _, phases, change = bench.theirs(bench.recipe(method, 2), 2)
+    assert "training" in phases
+    weight = bench.prepare(bench.recipe(method, 2)).state.base.double()
+    turned = weight + change
+    assert float(change.norm() / weight.norm()) > 1e-3
+    assert torch.linalg.svdvals(turned) == pytest.approx(torch.linalg.svdvals(weight), rel=1e-4)
+    assert "baseline_seconds" not in alone(bench, method, 2)
+
+
+def test_facts_for_timing_have_subjects_of_their_own(tmp_path: Path) -> None:
+    records = [record(number, SUBJECTS[number // 2]) for number in range(6)]
+    for number, one in enumerate(records):
+        one["requested_rewrite"]["prompt"] += f" in {number},"
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps(records), "utf-8")
+    assert [fact.id for fact in facts_of(path, 9)] == ["4", "2", "0"][::-1]
+    assert len(facts_of(path, 2)) == 2
