@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
-from patchkit.errors import FactsError, LocatedProblem, PatchkitError
+from patchkit.errors import AccessDenied, FactsError, LocatedProblem, PatchkitError
 
 
 class ExitCode(IntEnum):
@@ -19,6 +19,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NEGATIVE = 3
+    LOGIN = 4
     BUG = 70
     INTERRUPTED = 130
 
@@ -28,6 +29,7 @@ EXIT_MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.FAILED: "expected failure",
     ExitCode.USAGE: "wrong usage",
     ExitCode.NEGATIVE: "negative verdict",
+    ExitCode.LOGIN: "a login is needed",
     ExitCode.BUG: "a bug in patchkit",
     ExitCode.INTERRUPTED: "interrupted",
 }
@@ -71,7 +73,8 @@ def _library_failure(error: PatchkitError) -> Failure:
     hint = error.hint
     if hint is None and isinstance(error.__cause__, OSError):
         hint = _system_hint(error.__cause__)
-    return Failure(error.message, error.code, hint=hint, lines=lines, details=dict(error.details))
+    code = ExitCode.LOGIN if isinstance(error, AccessDenied) else ExitCode.FAILED
+    return Failure(error.message, error.code, code, hint, lines, dict(error.details))
 
 
 def _facts_failure(error: FactsError) -> Failure:

@@ -16,12 +16,15 @@ from . import (
     export,
     facts,
     inspect,
+    pull,
+    push,
     revert,
     stats,
     try_,
     verify,
 )
 from .errors import EXIT_MEANINGS, explain
+from .hub_patches import with_pulled
 from .output import Out
 
 _EXITS = "Exit codes: " + " · ".join(f"{code.value} {text}" for code, text in EXIT_MEANINGS.items())
@@ -50,7 +53,11 @@ GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] 
         ("compose", compose.compose, compose.EXAMPLES),
         ("try", try_.try_prompt, try_.EXAMPLES),
     ),
-    "Share": (("export", export.export, export.EXAMPLES),),
+    "Share": (
+        ("push", push.push, push.EXAMPLES),
+        ("pull", pull.pull, pull.EXAMPLES),
+        ("export", export.export, export.EXAMPLES),
+    ),
 }
 
 
@@ -65,7 +72,7 @@ def guarded(name: str, command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run_guarded(**given: Any) -> None:
         try:
-            command(**given)
+            command(**with_pulled(name, given))
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except (Exception, KeyboardInterrupt) as error:

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from patchkit.editing.rebuild import rebuild as rebuild
     from patchkit.editing.recipe import Recipe as Recipe
     from patchkit.editing.recipe import read_recipe as read_recipe
+    from patchkit.errors import AccessDenied as AccessDenied
     from patchkit.errors import BaseMismatch as BaseMismatch
     from patchkit.errors import CheckpointError as CheckpointError
     from patchkit.errors import ExtraMissing as ExtraMissing
     from patchkit.errors import FactsError as FactsError
     from patchkit.errors import FormatError as FormatError
+    from patchkit.errors import HubError as HubError
+    from patchkit.errors import HubUnreachable as HubUnreachable
     from patchkit.errors import InvariantError as InvariantError
     from patchkit.errors import OutputError as OutputError
     from patchkit.errors import PatchkitError as PatchkitError
@@ -54,6 +57,10 @@ if TYPE_CHECKING:
     from patchkit.facts.reading import to_jsonl as to_jsonl
     from patchkit.facts.snippets import Snippets as Snippets
     from patchkit.facts.snippets import read_snippets as read_snippets
+    from patchkit.hub import PullReport as PullReport
+    from patchkit.hub import PushReport as PushReport
+    from patchkit.hub import pull as pull
+    from patchkit.hub import push as push
     from patchkit.live import Handle as Handle
     from patchkit.live import applied as applied
     from patchkit.live import apply as apply
@@ -81,6 +88,7 @@ __version__ = "0.1.0"
 
 # Where each public name is defined.
 _HOME = {
+    "AccessDenied": "errors",
     "applied": "live",
     "apply": "live",
     "apply_patches": "apply",
@@ -112,6 +120,8 @@ _HOME = {
     "FactsFile": "facts.reading",
     "FormatError": "errors",
     "Handle": "live",
+    "HubError": "errors",
+    "HubUnreachable": "errors",
     "InvariantError": "errors",
     "load_model": "base",
     "load_tokenizer": "base",
@@ -127,6 +137,10 @@ _HOME = {
     "Probe": "facts.reading",
     "Problem": "facts.reading",
     "Progress": "events",
+    "pull": "hub",
+    "PullReport": "hub",
+    "push": "hub",
+    "PushReport": "hub",
     "read_facts": "facts.reading",
     "read_info": "patch.reader",
     "read_recipe": "editing.recipe",

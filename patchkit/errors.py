@@ -11,7 +11,10 @@
     ├── SolveError         solve_failed       an edit could not be computed
     ├── OutputError        output_failed      a result could not be written
     ├── ExtraMissing       extra_missing      an optional dependency is not installed
-    └── TaskError          task_failed        lm-evaluation-harness could not run a task
+    ├── TaskError          task_failed        lm-evaluation-harness could not run a task
+    └── HubError           hub_failed         the Hub has not, does not take or does not give it
+        ├── AccessDenied   access_denied      a login is missing or may not do this
+        └── HubUnreachable hub_unreachable    no answer, or one that says to try later
 
 Each error says what happened in one sentence with the two values that disagree; `hint` is a
 command or action that helps, `details` the same facts as data.
@@ -131,3 +134,21 @@ class TaskError(PatchkitError):
     """A task of lm-evaluation-harness could not be read or run."""
 
     code: ClassVar[str] = "task_failed"
+
+
+class HubError(PatchkitError):
+    """Something on the Hub does not exist, was refused, or changed meanwhile."""
+
+    code: ClassVar[str] = "hub_failed"
+
+
+class AccessDenied(HubError):
+    """The Hub wants a login, or another one."""
+
+    code: ClassVar[str] = "access_denied"
+
+
+class HubUnreachable(HubError):
+    """The Hub gave no answer, or one that says to try again later."""
+
+    code: ClassVar[str] = "hub_unreachable"

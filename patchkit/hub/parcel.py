@@ -1,0 +1,143 @@
+"""What one commit should bring: verified patches, and what the index and the card then say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from patchkit.errors import FormatError, OutputError
+from patchkit.events import SILENT, Progress
+from patchkit.hub.card import CARD, Subject, card_text
+from patchkit.hub.card import MAX_BYTES as MAX_CARD
+from patchkit.hub.index import INDEX, Listed, merged, read_index, write_index
+from patchkit.hub.index import MAX_BYTES as MAX_INDEX
+from patchkit.hub.refs import HubRef, check_path
+from patchkit.hub.sound import Sound, sound
+from patchkit.hub.wire import Remote, fetch
+from patchkit.patch.patch import Patch
+
+ENDING = ".patch.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A verified patch and the path it gets."""
+
+    path: str
+    content: Path | bytes
+    checked: Sound
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """The patches of one push, all of one repository."""
+
+    ref: HubRef
+    items: tuple[Item, ...]
+    license: str | None = None
+    inherited: str | None = None
+
+    @property
+    def public_facts(self) -> int:
+        """How many facts anyone could read in these files."""
+        return sum(
+            len([line for line in (item.checked.info.facts_jsonl or b"").split(b"\n") if line])
+            for item in self.items
+        )
+
+    @property
+    def bases(self) -> frozenset[str]:
+        """The bases' names on the Hub."""
+        names = (item.checked.info.metadata.base.repo for item in self.items)
+        return frozenset(name for name in names if name and "/" in name)
+
+    def files(self, remote: Remote | None, known: Mapping[str, bytes]) -> dict[str, Path | bytes]:
+        """What has to change on the Hub; nothing where all of it is there already."""
+        old = read_index(known[INDEX]) if INDEX in known else ()
+        listed = merged(old, [Listed.of(item.path, item.checked.info) for item in self.items])
+        here = {} if remote is None else remote.files
+        files: dict[str, Path | bytes] = {
+            item.path: item.content
+            for item in self.items
+            if item.path not in here or not here[item.path].holds(item.content)
+        }
+        if listed != old:
+            files[INDEX] = write_index(listed)
+        new = {item.path: item.checked for item in self.items if item.path in files}
+        subject = Subject(self.ref.repo, listed, new, self.license, self.inherited)
+        text = known[CARD].decode(errors="replace") if CARD in known else None
+        if (card := card_text(text, subject)) != text:
+            files[CARD] = card.encode()
+        return files
+
+    def replaced(self, remote: Remote) -> list[str]:
+        """The paths where the Hub holds another content."""
+        here = remote.files
+        return [
+            item.path
+            for item in self.items
+            if item.path in here and not here[item.path].holds(item.content)
+        ]
+
+
+def pack(
+    ref: HubRef,
+    patches: Sequence[str | Path],
+    *,
+    embed_facts: bool = True,
+    license: str | None = None,
+    progress: Progress = SILENT,
+) -> Parcel:
+    """Read and verify patches, without their facts if so wanted.
+
+    Raises FormatError, InvariantError as `sound`, and OutputError for two files of one name.
+    """
+    items = tuple(_item(Path(patch), embed_facts, progress) for patch in patches)
+    paths = [item.path for item in items]
+    if twice := sorted({path for path in paths if paths.count(path) > 1}):
+        raise OutputError(
+            f"two of the patches would both be {twice[0]}", hint="rename one of the files"
+        )
+    return Parcel(ref, items, license)
+
+
+def operations(files: Mapping[str, Path | bytes], parcel: Parcel) -> list[CommitOperationAdd]:
+    """The client's operations; FormatError if a patch changed since it was verified."""
+    verified = {item.path: item.checked.info.digest for item in parcel.items}
+    made = []
+    for path, content in sorted(files.items()):
+        operation = CommitOperationAdd(path, content)
+        digest = f"sha256:{operation.upload_info.sha256.hex()}"
+        if digest != verified.get(path, digest):
+            raise FormatError(
+                f"{path} changed while it was pushed: {digest[:15]}…, and {verified[path][:15]}… "
+                "was verified",
+                details={"expected": verified[path], "found": digest},
+            )
+        made.append(operation)
+    return made
+
+
+def known_files(api: HfApi, remote: Remote, folder: Path) -> dict[str, bytes]:
+    """Index and card of a repository as they are now; FormatError for absurd sizes."""
+    found = {}
+    for path, limit in ((INDEX, MAX_INDEX), (CARD, MAX_CARD)):
+        if path not in remote.files:
+            continue
+        if (size := remote.files[path].size) > limit:
+            raise FormatError(f"{path} on the Hub has {size} bytes; {limit} are allowed")
+        found[path] = fetch(api, remote, path, folder / remote.commit).read_bytes()
+    return found
+
+
+def _item(path: Path, embed_facts: bool, progress: Progress) -> Item:
+    name = path.name.removesuffix(".safetensors").removesuffix(".patch") + ENDING
+    checked = sound(path, name=path.name, progress=progress)
+    check_path(name)
+    if embed_facts or checked.info.facts_jsonl is None:
+        return Item(name, path, checked)
+    bare = replace(Patch.read(path), facts_jsonl=None).to_bytes()
+    return Item(name, bare, sound(bare, name=path.name, progress=progress))
