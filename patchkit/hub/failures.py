@@ -101,7 +101,9 @@ def _refused(error: HfHubHTTPError, ref: HubRef, doing: str) -> PatchkitError:
     if code == 403:
         return AccessDenied(
             f"this login may not do this: {doing} {ref.repo}",
-            hint="pass --create-pr to propose it, or use a token that may write",
+            hint="pass --create-pr to propose it, or use a token that may write"
+            if doing == "pushing to"
+            else "use a token with more rights: hf auth login",
             details=details,
         )
     if code == 429:

@@ -99,12 +99,17 @@ def test_an_unchanged_branch_is_not_fetched_again(pushed: TestHub, pull: Pull) -
     assert [request.path for request in pushed.requests] == [f"/api/models/{REPO}"]
 
 
-@pytest.mark.parametrize("down", ["gone", 503, 500])
+@pytest.mark.parametrize("down", ["gone", "offline mode", 503, 500])
 def test_without_the_hub_the_last_known_copy_serves(
-    pushed: TestHub, pull: Pull, down: str | int
+    pushed: TestHub, pull: Pull, down: str | int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = pull()
-    if down == "gone":
+    pushed.requests.clear()
+    if down == "offline mode":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        again = pull()
+        assert pushed.requests == []
+    elif down == "gone":
         again = pull(endpoint="http://127.0.0.1:9")
     else:
         pushed.fail("/api/models/", status=down, times=99)
@@ -241,6 +246,13 @@ def test_names_that_are_not_there(pushed: TestHub, pull: Pull) -> None:
         pull(f"{REPO}@v9")
     with pytest.raises(AccessDenied, match="ada/none does not exist or needs a login"):
         pull("ada/none")
+
+
+def test_a_listed_file_that_is_not_there(pushed: TestHub, pull: Pull) -> None:
+    headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "0" * 40}
+    pushed.fail(f"/resolve/.*/{NAME}", status=404, headers=headers, times=9)
+    with pytest.raises(HubError, match=f"{REPO} has no file {NAME}"):
+        pull()
 
 
 def test_private_and_gated(pushed: TestHub, pull: Pull, login: Login) -> None:
