@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,6 +31,7 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.atlas.records import load_records
+from benchmarks.provenance import commit
 from benchmarks.published import Published
 from patchkit.base import load_model, load_tokenizer
 from patchkit.editing import Recipe, edit_sequence, spread
@@ -235,14 +235,13 @@ def growth(bench: Bench, options: argparse.Namespace, cache: Path) -> Iterator[R
 
 def provenance(device: str) -> Row:
     """Return what all rows have in common."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     return {
         "device": name,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **versions},
-        "commit": commit.strip(),
+        "commit": commit(),
     }
 
 

@@ -48,6 +48,12 @@ class Workers:
             distributed.all_reduce(tensor)
         return tensor
 
+    def same(self, tensor: Tensor) -> Tensor:
+        """Return the first process's tensor in every process; all must have its shape and type."""
+        if self.count == 1:
+            return tensor
+        return self.sum(tensor.clone() if self.first else tensor.new_zeros(tensor.shape))
+
     def agree(self, yes: bool) -> bool:
         """Return whether every process says yes."""
         if self.count == 1:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from patchkit.editing.recipe import Recipe, read_recipe, recipe_from
-from patchkit.editing.settings import build
+from patchkit.editing.settings import build, nearest
 from patchkit.errors import RecipeError
 
 
@@ -23,10 +23,16 @@ class Testbed:
     mentions. `{split}` in either stands for the benchmark's split.
     """
 
-    name: str
-    base: str
-    records: str
-    retention: str
+    name: str = ""
+    base: str = ""
+    records: str = ""
+    retention: str = ""
+
+    def __post_init__(self) -> None:
+        """RecipeError for a testbed that lacks one of them."""
+        for part in ("name", "base", "records", "retention"):
+            if not getattr(self, part):
+                raise RecipeError(f"the testbed {self.name!r} has no {part}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,44 +61,44 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A benchmark: every contender on every testbed, in every batch size, for every seed.
+    """A benchmark: every method on every testbed, in every batch size, for every seed.
 
     `checkpoints` are numbers of sequential edits; one beyond the records means all of them. A seed
-    draws the records and their order.
+    draws the records and their order. `folder` is where files of recipes are looked for.
     """
 
-    split: str
-    testbeds: tuple[Testbed, ...]
-    contenders: tuple[Contender, ...]
+    split: str = "test"
+    testbeds: tuple[Testbed, ...] = ()
+    methods: tuple[Contender, ...] = ()
     checkpoints: tuple[int, ...] = (1, 10, 100, 500, 1000)
     batches: tuple[int, ...] = (10, 100)
     seeds: tuple[int, ...] = (0,)
     folder: Path = field(default_factory=Path)
 
     def __post_init__(self) -> None:
-        """RecipeError for a plan that runs nothing, or twice under one name."""
-        for name in ("testbeds", "contenders", "checkpoints", "batches", "seeds"):
+        """Put every combination of a grid in its place; RecipeError for what cannot run."""
+        for name in ("testbeds", "methods", "checkpoints", "batches", "seeds"):
             if not getattr(self, name):
                 raise RecipeError(f"the benchmark has no {name}")
         if min((*self.checkpoints, *self.batches)) < 1:
             raise RecipeError("checkpoints and batches count facts, from 1 on")
-        for kind, names in (
-            ("testbed", [bed.name for bed in self.testbeds]),
-            ("label", [contender.label for contender in self.contenders]),
-        ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise RecipeError(f"two entries have the {kind} {twice[0]!r}")
+        every = tuple(each for one in self.methods for each in _expanded(one))
+        object.__setattr__(self, "methods", every)
+        beds = [bed.name for bed in self.testbeds]
+        for name in (name for one in every for name in one.testbeds or () if name not in beds):
+            raise RecipeError(f"there is no testbed {name!r}", hint=nearest(name, beds))
+        _check_distinct("testbed", beds)
+        _check_distinct("label", [one.label for one in every])
 
     def only(self, labels: tuple[str, ...]) -> Plan:
         """Return the plan for the contenders of these labels; RecipeError for one it has not."""
-        known = {contender.label: contender for contender in self.contenders}
+        known = {one.label: one for one in self.methods}
         missing = [label for label in labels if label not in known]
         if missing:
             raise RecipeError(
                 f"no method has the label {missing[0]!r}", hint="there are: " + ", ".join(known)
             )
-        return replace(self, contenders=tuple(known[label] for label in labels))
+        return replace(self, methods=tuple(known[label] for label in labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ def runs(plan: Plan) -> Iterator[Run]:
     Built before anything runs, so that the last method's mistake is not found after days.
     """
     for bed in plan.testbeds:
-        for one in plan.contenders:
+        for one in plan.methods:
             if one.testbeds is not None and bed.name not in one.testbeds:
                 continue
             for batch, seed in itertools.product(
@@ -149,36 +155,13 @@ def read_plan(path: str | Path) -> Plan:
         raise RecipeError(f"{path.name} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path.name} cannot be read as a benchmark: {error}") from error
-    tables = {name: given.pop(name, []) for name in ("testbeds", "methods")}
-    for name, table in tables.items():
-        if not isinstance(table, list) or not all(isinstance(entry, dict) for entry in table):
-            raise RecipeError(f"{path.name} must give {name} as tables, [[{name}]]")
-    beds = [build(Testbed, {"name": "", "base": "", "records": "", "retention": ""} | entry,
-                  f"a testbed of {path.name}") for entry in tables["testbeds"]]  # fmt: skip
-    contenders = [
-        each
-        for entry in tables["methods"]
-        for each in _expanded(build(Contender, entry, f"a method of {path.name}"))
-    ]
-    fixed = {"testbeds": tuple(beds), "contenders": tuple(contenders), "folder": path.parent}
-    scalars = build(_Scalars, given, path.name)
-    return Plan(
-        **fixed,  # type: ignore[arg-type]
-        split=scalars.split,
-        checkpoints=scalars.checkpoints,
-        batches=scalars.batches,
-        seeds=scalars.seeds,
-    )
+    return replace(build(Plan, given, path.name), folder=path.parent)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scalars:
-    """The settings of a plan that are not tables."""
-
-    split: str = "test"
-    checkpoints: tuple[int, ...] = (1, 10, 100, 500, 1000)
-    batches: tuple[int, ...] = (10, 100)
-    seeds: tuple[int, ...] = (0,)
+def _check_distinct(kind: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"two entries have the {kind} {twice[0]!r}")
 
 
 def _expanded(one: Contender) -> Iterator[Contender]:

@@ -156,8 +156,8 @@ class _Sequence:
             "seed": self.run.seed,
             "split": self.split,
             "testbed": self.bed.digest,
-            "device": self.setting.device,
-            "dtype": self.setting.dtype,
+            "device": self.bed.model.device.type,
+            "dtype": str(self.bed.model.dtype),
             "patchkit": __version__,
             "torch": torch.__version__,
         }

@@ -120,7 +120,7 @@ def edit_sequence(
     is done beside the sequence, which goes on as if nobody had looked. `start` turns the states at
     the beginning into those of an earlier stage's `written`, which holds no more facts than the
     least of `at`. The model has its own weights whenever a stage is out. Other arguments and errors
-    are those of `edit`.
+    are those of `edit`; FactsError also for counts beyond the facts, or below what was written.
     """
     job = _Job(
         model, tokenizer, tuple(facts), recipe or Recipe(), (),
@@ -130,6 +130,12 @@ def edit_sequence(
         raise FactsError("there are no facts to edit")
     _, found, text, states = _prepare(job, job.facts)
     written = Written(states) if start is None else start(states)
+    for count in at:
+        if not max(1, written.count) <= count <= len(job.facts):
+            raise FactsError(
+                f"no patch can be taken after {count} facts: there are {len(job.facts)}, "
+                f"{written.count} of them written already"
+            )
     contexts = job.contexts(text)
     for count in sorted(set(at)):
         whole = count - count % job.recipe.batch
@@ -174,6 +180,8 @@ def _prepare(
     carried = earlier_layers(job.previous, {site.tensor: site.layer for site in every})
     found = [site for site in every if site.layer in carried.union(choice.layers)]
     text = preserved_text(job.model, job.tokenizer, job.recipe, job.sources, job.progress)
+    if job.workers.count > 1:  # sampled text may differ between processes by rounding
+        text = job.workers.same(text.to(job.model.device)).cpu()
     moments = preserved_statistics(job.model, text, found, job.sources, job.progress, job.workers)
     states = {site.layer: _state(job, site, moments[site.layer]) for site in found}
     return choice, found, text, states

@@ -30,7 +30,7 @@ def test_every_method_is_run_on_atlas() -> None:
 def test_every_method_is_tuned_with_one_budget() -> None:
     plan = read_plan(RECIPES / "atlas-tune.toml")
     assert plan.split == "dev"
-    names = [contender.label.split(" ")[0] for contender in plan.contenders]
+    names = [contender.label.split(" ")[0] for contender in plan.methods]
     assert {names.count(name) for name in names} == {6}
     tuned = {run.recipe.method for run in runs(plan)}
     assert tuned == set(METHODS)

@@ -36,6 +36,8 @@ settings = {{ contexts = 2 }}
 [[methods]]
 method = "prune"
 testbeds = ["another"]
+batches = [2]
+seeds = [0]
 grid = {{ "host_options.lam" = [5] }}
 """
 
@@ -47,7 +49,10 @@ def saved(folder: Path, text: str) -> Path:
 
 
 def test_every_method_runs_in_every_batch_for_every_seed(tmp_path: Path) -> None:
-    found = list(runs(read_plan(saved(tmp_path, FULL))))
+    other = BED.replace("tiny", "another")
+    every = list(runs(read_plan(saved(tmp_path, FULL.replace(BED, BED + other)))))
+    found = [run for run in every if run.testbed.name == "tiny"]
+    assert [run.label for run in every if run not in found][-1] == "prune host_options.lam=5"
     assert [(run.label, run.recipe.batch, run.seed) for run in found] == [
         ("ours", 2, 7),
         ("ours", 5, 7),
@@ -64,7 +69,7 @@ def test_every_method_runs_in_every_batch_for_every_seed(tmp_path: Path) -> None
 
 
 def test_a_grid_reaches_into_the_options_of_a_host(tmp_path: Path) -> None:
-    text = FULL.replace('testbeds = ["another"]\n', "")
+    text = FULL.replace('"another"', '"tiny"')
     recipe = list(runs(read_plan(saved(tmp_path, text))))[-1].recipe
     assert isinstance(recipe.options, prune.Options)
     assert recipe.options.host_options.lam == 5.0
@@ -78,8 +83,10 @@ def test_settings_can_come_from_a_recipe_beside_the_plan(tmp_path: Path) -> None
 
 
 def test_only_some_methods_can_be_chosen(tmp_path: Path) -> None:
-    plan = read_plan(saved(tmp_path, FULL))
+    plan = read_plan(saved(tmp_path, FULL.replace('"another"', '"tiny"')))
     assert {run.label for run in runs(plan.only(("ours",)))} == {"ours"}
+    with pytest.raises(RecipeError, match="no testbed 'another'"):
+        read_plan(saved(tmp_path, FULL))
     with pytest.raises(RecipeError, match="label 'theirs'") as failure:
         plan.only(("theirs",))
     assert "ours" in str(failure.value.hint)
@@ -88,14 +95,15 @@ def test_only_some_methods_can_be_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (BED, "no contenders"),
+        (BED, "no methods"),
         ("[[methods]]\n", "no testbeds"),
         (BED + "[[methods]]\n[[methods]]\n", "two entries have the label 'rotation'"),
         (BED + "[[methods]]\nlable = 'x'\n", "unknown setting 'lable'"),
         ("batchs = [1]\n" + BED + "[[methods]]\n", "unknown setting 'batchs'"),
         ("batches = [0]\n" + BED + "[[methods]]\n", "from 1 on"),
         (BED + "[[methods]]\ngrid = { rate = 1 }\n", "rate as a list"),
-        ("testbeds = 3\n[[methods]]\n", r"as tables, \[\[testbeds\]\]"),
+        ("testbeds = 3\n[[methods]]\n", "testbeds the value 3, which is of another type"),
+        ("[[testbeds]]\nname = 'x'\n[[methods]]\n", "testbed 'x' has no base"),
         ("= 3", "cannot be read as a benchmark"),
     ],
 )

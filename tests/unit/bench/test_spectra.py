@@ -40,5 +40,9 @@ def test_a_sum_has_a_norm_of_its_own_and_no_angles(tmp_path: Path) -> None:
     )
     patch = edit(model, tokenizer, FACTS, checkpoint=checkpoint, recipe=recipe).patch
     found = spectra(model, patch)
-    assert found.norm_ratio > 1.001
+    [(name, site)] = locate(model, patch.factors).items()
+    base = model.get_submodule(site.module).weight.double()
+    product = dense(base, patch.factors[name], site.layout)
+    assert found.norm_ratio == pytest.approx(float(product.norm() / base.norm()), rel=1e-12)
+    assert abs(found.norm_ratio - 1) > 1e-6
     assert (found.angles, found.orthogonality) == ((), None)

@@ -39,5 +39,4 @@ def test_there_are_pictures_for_every_testbed_and_batch() -> None:
     made = plots(ROWS)
     assert sorted(made) == ["tiny-2-angles.png", "tiny-2-metrics.png", "tiny-2-spectra.png"]
     assert all(content.startswith(b"\x89PNG") for content in made.values())
-    assert made == plots(ROWS)
     assert len(plots([row for row in ROWS if not row.angles])) == 2

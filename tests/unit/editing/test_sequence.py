@@ -67,6 +67,19 @@ def test_a_sequence_goes_on_from_what_was_written(tmp_path: Path) -> None:
     assert again.seconds > stages[0].written.seconds
 
 
+def test_counts_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    model, tokenizer, checkpoint = loaded(tmp_path / "base")
+    common: dict[str, Any] = {"checkpoint": checkpoint, "recipe": RECIPES[0]}
+    for wrong in (0, 5):
+        with pytest.raises(FactsError, match=f"after {wrong} facts: there are 4, 0 of them"):
+            next(edit_sequence(model, tokenizer, MORE, [2, wrong], **common))
+    [stage] = edit_sequence(model, tokenizer, MORE, [2], **common)
+    with pytest.raises(FactsError, match="after 1 facts: there are 4, 2 of them written"):
+        next(
+            edit_sequence(model, tokenizer, MORE, [1], start=lambda states: stage.written, **common)
+        )
+
+
 def test_no_facts_make_no_sequence(tmp_path: Path) -> None:
     model, tokenizer, _ = loaded(tmp_path / "base")
     with pytest.raises(FactsError, match="no facts"):
