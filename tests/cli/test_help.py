@@ -63,7 +63,13 @@ def test_the_options_of_an_example_exist(command: Command) -> None:
 def test_every_command_has_both_modes_and_refuses_them_together(command: Command) -> None:
     name, function, _ = command
     assert {"json", "quiet"} <= inspect.signature(function).parameters.keys()
-    needed = {"apply": "x x", "push": "x x", "cache ls": "", "cache clear": "", "try": "x --patch x"}
+    needed = {
+        "apply": "x x",
+        "push": "x x",
+        "try": "x --patch x",
+        "cache ls": "",
+        "cache clear": "",
+    }
     ran = run(*name.split(), *needed.get(name, "x").split(), "--json", "-q")
     assert (ran.code, ran.stdout) == (2, "")
     assert "exclude each other" in " ".join(ran.stderr.replace("│", " ").split())
