@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "patchkit bench atlas.toml -o ./atlas-bench --data ./records",
-    "torchrun --nproc-per-node 2 --no-python patchkit bench atlas.toml -o ./atlas-bench",
+    "patchkit bench atlas.toml --only memit --only rotation --json",
 )
 
 RecipeArgument = Annotated[

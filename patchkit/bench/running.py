@@ -55,22 +55,24 @@ def run_plan(plan: Plan, setting: Setting) -> tuple[Row, ...]:
     """
     listed = list(runs(plan))
     rows: list[Row] = []
-    judges: dict[object, Judge] = {}
     total = sum(len(run.checkpoints) for run in listed)
     with phase(setting.progress, "benchmark", total, "cells") as advance:
-        for bed, run in _with_beds(plan, listed, setting):
+        for bed, run, judges in _with_beds(plan, listed, setting):
             rows += _Sequence.of(bed, run, plan.split, setting, judges).rows()
             advance(len(run.checkpoints))
     return tuple(rows)
 
 
-def _with_beds(plan: Plan, listed: list[Run], setting: Setting) -> Iterator[tuple[Bed, Run]]:
-    """Yield every run with its testbed, of which one at a time is in memory."""
+def _with_beds(
+    plan: Plan, listed: list[Run], setting: Setting
+) -> Iterator[tuple[Bed, Run, dict[object, Judge]]]:
+    """Yield every run with its testbed, of which one at a time is in memory, and its judges."""
     for testbed in plan.testbeds:
         mine = [run for run in listed if run.testbed == testbed]
         if mine:
             bed = Bed.load(testbed, plan.split, setting.data, setting.device, setting.dtype)
-            yield from ((bed, run) for run in mine)
+            judges: dict[object, Judge] = {}
+            yield from ((bed, run, judges) for run in mine)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +104,7 @@ class _Sequence:
         for count in self.counts:
             row = self.cells.find(self.key(count))
             if workers.agree(row is not None) and row is not None:
-                found[count] = replace(row, label=self.run.label)
+                found[count] = replace(row, testbed=self.bed.name, label=self.run.label)
         missing = [count for count in self.counts if count not in found]
         if missing:
             found |= self._measured(missing)
@@ -126,7 +128,7 @@ class _Sequence:
 
     def _judge(self) -> Judge:
         """Return what the base says of these facts, asked once for all methods."""
-        key = (self.bed.digest, self.run.seed, len(self.facts))
+        key = (self.run.seed, len(self.facts))
         if key not in self.judges:
             self.judges[key] = Judge.of(self.bed, self.facts, self.setting.workers)
         return self.judges[key]

@@ -225,6 +225,8 @@ def _advance(
 
     A batch takes along the facts written before that it unsettles.
     """
+    if not facts:
+        return written
     size = job.recipe.batch
     states, history = dict(written.states), list(written.history)
     with phase(job.progress, "optimising", len(facts), "facts") as advance:
