@@ -32,7 +32,7 @@ from benchmarks.testbeds.report_plot import write_plot
 from benchmarks.testbeds.world import World
 from benchmarks.worldly.data import counterfact
 from benchmarks.worldly.records import fact_of, known, make_records, of_prompts
-from benchmarks.worldly.report_page import write_page
+from benchmarks.worldly.report_page import summary, write_page
 from benchmarks.worldly.train import PRESETS, world_of
 
 ROOT: Final = Path(__file__).parents[2]
@@ -112,6 +112,17 @@ def measure(folder: Path, data: Path, preset: str, seed: int, requests: int) -> 
     }
 
 
+def training_of(log: Path, seed: int, note: str) -> Result:
+    """Return how the training went."""
+    return {**training_figures(log), "seed": seed, "note": note}
+
+
+def comparable(path: Path) -> Result:
+    """Return what another training is compared by, from its report."""
+    result: Result = json.loads(path.read_text("utf-8"))
+    return {"digest": result["testbed_digest"], **result["training"], **summary(result)}
+
+
 def main() -> None:
     """Read the options, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,6 +132,10 @@ def main() -> None:
     out = "root of the tree that gets the files"
     parser.add_argument("--out", type=Path, default=ROOT, help=out)
     parser.add_argument("--log", type=Path, help="log.csv of the training")
+    seed = "seed of the training"
+    parser.add_argument("--training-seed", type=int, default=0, help=seed)
+    others = "reports (JSON) of other trainings, for the spread"
+    parser.add_argument("--others", type=Path, nargs="*", default=[], help=others)
     note = "a sentence on how the training went, for the page"
     parser.add_argument("--note", default="", help=note)
     parser.add_argument("--requests", type=int, default=100)
@@ -130,7 +145,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     result = measure(args.model, args.data, args.preset, args.seed, args.requests)
     if args.log:
-        result["training"] = {**training_figures(args.log), "note": args.note}
+        result["training"] = training_of(args.log, args.training_seed, args.note)
+    result["others"] = [comparable(path) for path in args.others]
     results: Path = args.out / "benchmarks" / "results"
     results.mkdir(parents=True, exist_ok=True)
     (results / "worldly.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")

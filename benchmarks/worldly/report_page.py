@@ -92,8 +92,11 @@ LIMITS: Final = (
 )
 LEFT: Final = """
 Without the first MLP at the subject's last token {left:.0%} of the facts are still recalled: with
-plain attention this model can gather a name at the prompt's end too. But that place alone is enough
-to bring a corrupted subject's facts back, and a value put in there wins.
+plain attention this model can gather a name at the prompt's end too.
+"""
+SPREAD: Final = """
+From one training to the next of the same preset these figures differ by as much as here; the first
+row is the model above.
 """
 SCOPES: Final = {"all": "all dev records", "relations_taught": "relations taught"}
 
@@ -105,6 +108,23 @@ def _known_table(result: dict[str, Any]) -> str:
         shown = (f"{found[name]:.3f}" for name in figures)
         lines.append(row(SCOPES[scope], found["records"], *shown))
     return "\n".join(lines) + "\n"
+
+
+def _spread(result: dict[str, Any]) -> list[str]:
+    """Return the section on other trainings, empty where there are none."""
+    others: list[dict[str, Any]] = result.get("others", [])
+    if not others:
+        return []
+    figures = [limit.name for limit in LIMITS]
+    lines = [row("steps", "seed", *figures), row(*["---:"] * (2 + len(figures)))]
+    for one in [{**summary(result), **result["training"]}, *others]:
+        lines.append(row(one["steps"], one["seed"], *(f"{one[name]:.3f}" for name in figures)))
+    return ["## Other trainings\n", "\n".join(lines) + "\n", text(SPREAD, {})]
+
+
+def summary(result: dict[str, Any]) -> dict[str, float]:
+    """Return the figures that trainings are compared by."""
+    return {limit.name: float(limit.figure(result)) for limit in LIMITS}
 
 
 def write_page(result: dict[str, Any], path: Path) -> None:
@@ -130,6 +150,7 @@ def write_page(result: dict[str, Any], path: Path) -> None:
         "## Is it a fair test bed?\n",
         limits_table(LIMITS, result),
         text(RECALL, values),
+        *_spread(result),
         "## Where are facts recalled, and can they be rewritten there?\n",
         layer_tables(result),
         "![ablation, tracing and rewriting by layer](../benchmarks/results/worldly.png)\n",

@@ -21,7 +21,7 @@ from benchmarks.testbeds.records import Recorder, split_of
 from benchmarks.testbeds.report_plot import write_plot
 from benchmarks.testbeds.training import Run, Settings
 from benchmarks.worldly import records as made
-from benchmarks.worldly.report import counterfact_figures
+from benchmarks.worldly.report import comparable, counterfact_figures
 from benchmarks.worldly.report_page import write_page
 from tests.benchmarks import toy
 
@@ -39,6 +39,7 @@ SETTINGS = Settings(
     stop_recall=2.0,
     device="cpu",
 )
+TRAINING = {"steps": 20, "seed": 0, "minutes": 1.0, "passes_over_the_facts": 2.0, "note": ""}
 
 
 def run(settings: Settings, folder: Path) -> Run:
@@ -204,6 +205,11 @@ def test_the_report_measures_and_writes_its_page(trained: Path, tmp_path: Path) 
     write_page(json.loads(json.dumps(result)), tmp_path / "worldly.md")
     page = (tmp_path / "worldly.md").read_text()
     assert f"| 9 | 1.000 | {shares['all']['argmax']:.3f} |" in page
+    assert "Other trainings" not in page
+    (tmp_path / "a.json").write_text(json.dumps({**result, "training": TRAINING | {"seed": 7}}))
+    again = {**result, "training": TRAINING, "others": [comparable(tmp_path / "a.json")]}
+    write_page(again, tmp_path / "worldly.md")
+    assert "| 20 | 7 | " in (tmp_path / "worldly.md").read_text()
     assert "{" not in page.replace("{split}", "")
 
 
