@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from patchkit.editing.capture import capture, module_of
-from patchkit.editing.replay import Replay, capture_replay
+from patchkit.editing.replay import Replay, replay_subjects
 from patchkit.editing.rows import Rows
 from patchkit.errors import SolveError
 from patchkit.tensors.layout import Site, blocks
@@ -50,14 +50,15 @@ class Place:
         """Return the model's own values (n, d) at the subjects' last tokens, in fp32 or wider."""
         index = torch.arange(rows.count, device=rows.ids.device)
         if self.stream:
-            return _wide(self.replay(rows).hidden[index, rows.last])
+            replay = self.replay(rows)
+            return _wide(replay.hidden[replay.at(index, rows.last)])
         flow = capture(self.model, rows.ids, rows.mask, [self.site])[self.site.layer]
         return _wide(flow.at(rows.last).values)
 
     def replay(self, rows: Rows) -> Replay:
-        """Run what comes before the place once."""
+        """Run what comes before the place once, of each row from its subject's last token on."""
         first = self.site.layer + 1 if self.stream else self.site.layer
-        return capture_replay(self.model, rows.ids, rows.mask, first)
+        return replay_subjects(self.model, rows, first)
 
     def logits(
         self, replay: Replay, rows: Rows, shift: Tensor, where: Tensor, positions: Tensor
@@ -68,8 +69,10 @@ class Place:
         """
         index = torch.arange(rows.count, device=rows.ids.device)
 
+        subjects = replay.at(index, rows.last)
+
         def moved(values: Tensor) -> Tensor:
-            return values.index_put((index, rows.last), shift.to(values.dtype), accumulate=True)
+            return values.index_put(subjects, shift.to(values.dtype), accumulate=True)
 
         if self.stream:
             return _wide(replay.logits(where, positions, moved(replay.hidden)))

@@ -1,7 +1,9 @@
 """Run the last blocks of a model many times from inputs that were captured once.
 
 An edit at block `first` never changes what enters that block, so value optimisation needs the
-blocks before it a single time, and the vocabulary head only where a label is.
+blocks before it a single time, and the vocabulary head only where a label is. Nor does an edit at
+the subject's last token change what stands before it, of which the attention of later tokens needs
+the keys and values only.
 """
 
 from __future__ import annotations
@@ -14,23 +16,33 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from patchkit.editing.beginning import Beginning, run_beginning
 from patchkit.editing.capture import Stop
+from patchkit.editing.rows import Rows
 from patchkit.tensors.layout import blocks, final_norm, readout
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One batch of token rows, stopped in front of block `first`, or behind the last block."""
+    """One batch of token rows, stopped in front of block `first`, or behind the last block.
+
+    Row i is here from its token `start[i]` on, `start` (b,).
+    """
 
     model: PreTrainedModel
     tail: tuple[nn.Module, ...]
     calls: tuple[tuple[tuple[Any, ...], Mapping[str, Any]], ...]
     hidden: Tensor  # (b, t, d) input of the first replayed block
+    start: Tensor
+
+    def at(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the index into `hidden` of the tokens at `positions` (p,) of `rows` (p,)."""
+        return rows, positions - self.start[rows]
 
     def logits(self, rows: Tensor, positions: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Run the tail and return the logits (p, vocab) at `rows`, `positions`, both (p,)."""
         hidden = self.stream(hidden)
-        return readout(self.model, final_norm(self.model)(hidden[rows, positions]))
+        return readout(self.model, final_norm(self.model)(hidden[self.at(rows, positions)]))
 
     def stream(self, hidden: Tensor | None = None) -> Tensor:
         """Run the tail and return the residual stream behind the last block, (b, t, d).
@@ -44,13 +56,58 @@ class Replay:
         return hidden
 
 
-@torch.no_grad()
 def capture_replay(model: PreTrainedModel, ids: Tensor, mask: Tensor, first: int) -> Replay:
     """Run the model once on `ids` and `mask`, both (b, t), and keep what enters block `first`.
 
     Every later block keeps its own keyword arguments: models with alternating attention give
     each block another mask and another rotary table. `first` may be the number of blocks.
     """
+    plain = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    return _captured(model, plain, first, ids.new_zeros(len(ids)))
+
+
+def replay_subjects(model: PreTrainedModel, rows: Rows, first: int) -> Replay:
+    """Keep what enters block `first` from each subject's last token to the last one asked for.
+
+    What stands before is run once for its attention keys and values, with the weights of now.
+    """
+    start = rows.last
+    behind = _behind(rows)
+    if not bool(start.any()):
+        ends = int(behind.max())
+        return capture_replay(model, rows.ids[:, :ends], rows.mask[:, :ends], first)
+    beginning = run_beginning(model, rows.ids, start)
+    return _captured(model, _call(rows, beginning, int(behind.max())), first, start)
+
+
+def _behind(rows: Rows) -> Tensor:
+    """Return how many tokens (n,) of each row are needed, the subject's last one being the first.
+
+    What a label stands behind is not asked for anything, nor what follows a subject alone.
+    """
+    distance = rows.label_position - rows.last[rows.label_row]
+    return 1 + torch.zeros_like(rows.last).scatter_reduce(0, rows.label_row, distance, "amax")
+
+
+def _call(rows: Rows, beginning: Beginning, length: int) -> dict[str, Any]:
+    """Return the arguments for running `length` tokens of each row from its subject's last on."""
+    offsets = torch.arange(length, device=rows.ids.device)
+    positions = rows.last[:, None] + offsets  # (n, length)
+    inside = positions.clamp_max(rows.ids.shape[1] - 1)
+    mask = rows.mask.gather(1, inside) * (positions == inside)
+    return {
+        "input_ids": rows.ids.gather(1, inside),
+        "attention_mask": torch.cat([beginning.mask, mask], dim=1),
+        "position_ids": positions,
+        "past_key_values": beginning.cache,
+        "use_cache": True,
+    }
+
+
+@torch.no_grad()
+def _captured(
+    model: PreTrainedModel, arguments: Mapping[str, Any], first: int, start: Tensor
+) -> Replay:
     every = blocks(model)
     tail = tuple(every[first:])
     entered: list[Tensor] = []
@@ -73,10 +130,10 @@ def capture_replay(model: PreTrainedModel, ids: Tensor, mask: Tensor, first: int
     if not tail:
         hooks.append(every[-1].register_forward_hook(leave))
     try:
-        model(input_ids=ids, attention_mask=mask, use_cache=False)
+        model(**arguments)
     except Stop:
         pass
     finally:
         for hook in hooks:
             hook.remove()
-    return Replay(model, tail, tuple(calls), entered[0])
+    return Replay(model, tail, tuple(calls), entered[0], start)

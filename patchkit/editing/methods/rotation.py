@@ -25,7 +25,7 @@ from patchkit.editing.batch import Batch
 from patchkit.editing.capture import module_of
 from patchkit.editing.confinement import Confinement, directions
 from patchkit.editing.methods import Finished
-from patchkit.editing.replay import Replay, capture_replay
+from patchkit.editing.replay import Replay, replay_subjects
 from patchkit.editing.rotor import Rotor, Turn
 from patchkit.editing.rows import Rows, keys_in_contexts, mean_key
 from patchkit.editing.settings import above, at_least
@@ -142,11 +142,15 @@ def _descend(
     options: Options,
     finished: Finished,
 ) -> None:
-    """Optimise what `rotors` land on; each process answers for its share of the facts."""
+    """Optimise what `rotors` land on; each process answers for its share of the facts.
+
+    Tokens before a subject's last one are seen as they were at the start: the price on preserved
+    outputs keeps them there.
+    """
     workers = batch.workers
     mine = workers.share(range(batch.count))
     contexts = [rows.only(mine) for rows in batch.contexts]
-    replays = [capture_replay(model, r.ids, r.mask, min(states)) for r in contexts if mine]
+    replays = [replay_subjects(model, rows, min(states)) for rows in contexts if mine]
     drifts = [_Drift.of(rotor, states[layer]) for layer, rotor in rotors.items()]
     landing = [rotor.landing for rotor in rotors.values()]
     optimizer = torch.optim.Adam(landing)
