@@ -234,6 +234,7 @@ def _advance(
             again = _unsettled(job, history, batch)[:size]
             finished = _counter(advance, len(batch))
             states = _rewrite(job, states, history, [*batch, *again], contexts, finished)
+            states = {layer: state.bounded() for layer, state in states.items()}
             history = [*_without(history, again), *batch, *again]
     return replace(written, states=states, history=tuple(history), count=written.count + len(facts))
 

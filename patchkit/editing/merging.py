@@ -1,4 +1,4 @@
-"""Many factors of one kind become one, at the end of an edit."""
+"""Many factors of one kind become one: at the end of an edit, and when there are too many."""
 
 from __future__ import annotations
 
@@ -26,6 +26,23 @@ def merged(factors: Sequence[Factor]) -> tuple[Factor, ...]:
     """
     groups = groupby(factors, key=lambda factor: (factor.kind, getattr(factor, "side", None)))
     return tuple(_one(list(group)) for _, group in groups)
+
+
+def bounded(factors: Sequence[Factor], d_out: int, d_in: int) -> tuple[Factor, ...]:
+    """Return `factors`, merged where their ranks add up to more than twice what one could need.
+
+    What is merged needs at most half of that again, so a long sequence merges once in a while, its
+    memory stays within that bound and a factor's cost is shared by many batches.
+    """
+    most = {"input": d_in, "output": d_out}
+    total: dict[object, int] = {}
+    for factor in factors:
+        side = getattr(factor, "side", None)
+        total[side] = total.get(side, 0) + factor.rank
+    limits = {side: most.get(str(side), 2 * min(d_out, d_in)) for side in total}
+    if all(total[side] <= limits[side] for side in total):
+        return tuple(factors)
+    return merged(factors)
 
 
 def _one(group: Sequence[Factor]) -> Factor:

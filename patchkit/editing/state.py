@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from patchkit.editing.capture import module_of, weight_of
+from patchkit.editing.merging import bounded
 from patchkit.editing.protect import Guard
 from patchkit.editing.statistics import Statistics
 from patchkit.factors.action import Factor, dense
@@ -63,6 +64,11 @@ class SiteState:
         every = (*self.carried, *factors)
         weight = dense(self.base.double(), every, "linear").float() if every else self.base
         return replace(self, factors=tuple(factors), weight=weight)
+
+    def bounded(self) -> SiteState:
+        """Return a state that does the same, with factors that do not grow with the batches."""
+        fewer = bounded(self.factors, self.site.d_out, self.site.d_in)
+        return self if len(fewer) == len(self.factors) else self.with_factors(fewer)
 
     def carrying(self, factors: Sequence[Factor]) -> SiteState:
         """Return the state on top of earlier patches' `factors`, before anything of this edit."""

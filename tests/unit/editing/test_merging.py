@@ -1,0 +1,44 @@
+"""What a long sequence of edits holds does not grow with its length."""
+
+import pytest
+import torch
+
+from patchkit.editing.merging import bounded
+from patchkit.factors.action import dense
+from patchkit.factors.additive import Additive, AdditiveDense
+from patchkit.factors.kinds import Factor
+from patchkit.factors.rotation import Rotation
+
+D_OUT, D_IN = 6, 10
+
+
+def factor(kind: str, seed: int) -> Factor:
+    draw = torch.Generator().manual_seed(seed)
+    if kind == "dense":
+        return AdditiveDense(torch.randn(D_OUT, D_IN, generator=draw, dtype=torch.float64))
+    if kind == "additive":
+        left = torch.randn(D_OUT, 3, generator=draw, dtype=torch.float64)
+        return Additive(left, torch.randn(3, D_IN, generator=draw, dtype=torch.float64))
+    size = D_IN if kind == "input" else D_OUT
+    x, y = torch.randn(2, size, 2, generator=draw, dtype=torch.float64) / size
+    return Rotation("input" if kind == "input" else "output", x, y)
+
+
+@pytest.mark.parametrize("kind", ["input", "output", "additive", "dense"])
+def test_many_batches_act_the_same_and_take_bounded_room(kind: str) -> None:
+    weight = torch.randn(D_OUT, D_IN, generator=torch.manual_seed(9), dtype=torch.float64)
+    held: tuple[Factor, ...] = ()
+    every: list[Factor] = []
+    most = {"input": D_IN, "output": D_OUT}.get(kind, 2 * D_OUT)
+    for seed in range(30):
+        every.append(factor(kind, seed))
+        held = bounded((*held, every[-1]), D_OUT, D_IN)
+        assert sum(one.rank for one in held) <= most
+    torch.testing.assert_close(
+        dense(weight, held, "linear"), dense(weight, every, "linear"), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_factors_that_fit_are_left_as_they_are() -> None:
+    few = (factor("input", 0), factor("output", 1), factor("additive", 2))
+    assert bounded(few, D_OUT, D_IN) == few
