@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .bases import local_base
 from .options import JsonFlag, QuietFlag, YesFlag
 from .output import Out
 from .progress import shown
@@ -21,7 +22,11 @@ EXAMPLES = (
 
 BaseArgument = Annotated[
     str,
-    typer.Argument(metavar="BASE", help="A checkpoint folder, or atlas.", show_default=False),
+    typer.Argument(
+        metavar="BASE",
+        help="A checkpoint folder, org/name on the Hub, or atlas.",
+        show_default=False,
+    ),
 ]
 PatchesArgument = Annotated[
     list[Path],
@@ -96,11 +101,10 @@ def apply(
 ) -> None:
     """Write a patched copy of a checkpoint."""
     from patchkit.apply import apply_patches, plan_apply
-    from patchkit.tensors.refs import resolve_base
 
     out = Out.choose("apply", json=json, quiet=quiet)
-    source = resolve_base(base)
-    target = out_folder or Path(f"{source.resolve().name}-patched")
+    source = local_base(base, out, tensors=() if dry_run else None)
+    target = out_folder or Path(f"{_name(source)}-patched")
     if dry_run:
         plan = plan_apply(source, patches, allow_other_base=allow_other_base)
         _show_plan(out, plan, target, link=link)
@@ -123,6 +127,14 @@ def apply(
         )
     _show(out, report, target)
     out.result(_data(report, target), quiet=str(target))
+
+
+def _name(base: Path) -> str:
+    """What a base is called: its repository's name, or its folder's."""
+    from patchkit.tensors.origin import read_origin
+
+    origin = read_origin(base)
+    return base.resolve().name if origin is None else origin.repo.split("/")[1]
 
 
 def _show_plan(out: Out, plan: "ApplyPlan", target: Path, *, link: bool) -> None:

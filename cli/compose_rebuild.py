@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from patchkit.errors import FactsError
 
 from . import cache
+from .bases import local_base
 from .edit_report import report
 from .loading import load
 from .options import Device, Dtype
@@ -40,8 +41,9 @@ def rebuild(
     if replace is not None:
         facts = replaced(facts, read_facts(replace).facts)
     out.line(f"editing {count(len(facts), 'fact')} again: one rotation writes all of them at once")
+    folder = local_base(base, out)
     with shown(out) as progress:
-        loaded = load(base, device, dtype)
+        loaded = load(folder, device, dtype)
         again = edit_again(
             made.patch,
             facts,

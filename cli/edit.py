@@ -7,6 +7,7 @@ import typer
 
 from . import cache
 from . import facts as facts_command
+from .bases import local_base
 from .corpus import CorpusOption, corpus_of
 from .edit_recipe import (
     BatchOption,
@@ -24,7 +25,7 @@ from .edit_recipe import (
     starting,
 )
 from .edit_report import report
-from .loading import load, open_base
+from .loading import load
 from .options import (
     BaseOption,
     Device,
@@ -184,8 +185,9 @@ def _computed(
     """The edit, whose patch is written as soon as there is one, and again with its figures."""
     from patchkit.editing import edit as compute
 
+    folder = local_base(base[0], out)
     with shown(out) as progress:
-        loaded = load(*base)
+        loaded = load(folder, *base[1:])
         made = compute(
             loaded.model,
             loaded.tokenizer,
@@ -239,8 +241,9 @@ def _read(paths: list[Path] | None) -> list["Patch"]:
 
 def _plan(out: Out, asked: "FactsFile", base: str, recipe: "Recipe", target: Path) -> None:
     from patchkit.editing import plan_edit
+    from patchkit.tensors.checkpoint import Checkpoint
 
-    checkpoint = open_base(base)
+    checkpoint = Checkpoint.open(local_base(base, out, tensors=()))
     plan = plan_edit(checkpoint, asked.facts, recipe)
     facts = f"{count(plan.facts, 'fact')} ({count(plan.subjects, 'subject')})"
     out.line(f"Would edit {facts} of {base} in {count(plan.batches, 'batch', 'batches')}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import facts as facts_command
+from .bases import local_base
 from .eval_report import FIGURES, Convention, conclude
 from .loading import load
 from .options import (
@@ -133,8 +134,9 @@ def evaluate(
     probes = _probes(retain, format, asked) if retain else ()
     prose = text.read_text(encoding="utf-8") if text else None
     references = read_snippets(snippets) if snippets else None
+    folder = local_base(base, out)
     with shown(out) as progress:
-        loaded = load(base, device, dtype)
+        loaded = load(folder, device, dtype)
         report = measure(
             loaded.model,
             loaded.tokenizer,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .bases import edited_tensors, local_base
 from .options import BaseOption, JsonFlag, QuietFlag, YesFlag
 from .output import Out
 from .progress import shown
@@ -76,13 +77,13 @@ def export(
 ) -> None:
     """Write a patch as an exact LoRA adapter."""
     from patchkit.export import export as export_patches
-    from patchkit.tensors.refs import resolve_base
 
     out = Out.choose("export", json=json, quiet=quiet)
     target = out_path or _default(patches[-1], to)
+    folder = local_base(base, out, tensors=None if self_test else edited_tensors(patches))
     with shown(out) as progress:
         report = export_patches(
-            resolve_base(base),
+            folder,
             patches,
             target,
             to=to,

@@ -1,6 +1,7 @@
 """Loading a base for the commands that run a model."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .options import Device, Dtype
@@ -9,8 +10,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from patchkit.tensors.checkpoint import Checkpoint
-
-ATLAS = "atlas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +21,11 @@ class Loaded:
     tokenizer: "PreTrainedTokenizerBase"
 
 
-def open_base(ref: str) -> "Checkpoint":
-    """The checkpoint that a reference names, from its headers alone."""
-    from patchkit.tensors.checkpoint import Checkpoint
-    from patchkit.tensors.refs import resolve_base
-
-    return Checkpoint.open(resolve_base(ref), repo=ATLAS if ref == ATLAS else None)
-
-
-def load(ref: str, device: Device, dtype: Dtype) -> Loaded:
-    """The base that a reference names, with its tokenizer."""
+def load(folder: Path, device: Device, dtype: Dtype) -> Loaded:
+    """The base in a folder, with its tokenizer."""
     from patchkit.base import load_model, load_tokenizer
+    from patchkit.tensors.checkpoint import Checkpoint
 
-    checkpoint = open_base(ref)
-    tokenizer = load_tokenizer(checkpoint.path)
-    return Loaded(checkpoint, load_model(checkpoint.path, device=device, dtype=dtype), tokenizer)
+    checkpoint = Checkpoint.open(folder)
+    tokenizer = load_tokenizer(folder)
+    return Loaded(checkpoint, load_model(folder, device=device, dtype=dtype), tokenizer)

@@ -28,7 +28,7 @@ BaseOption = Annotated[
     typer.Option(
         "--base",
         metavar="REF",
-        help="Base model: a local folder, or atlas.",
+        help="Base model: a folder, org/name on the Hub, or atlas.",
         rich_help_panel="Input",
     ),
 ]

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from patchkit.events import Progress
+
 from . import cache
+from .bases import base_folder
 from .options import JsonFlag, QuietFlag, YesFlag
 from .output import Out
 from .patch_files import check_output
@@ -15,6 +18,7 @@ from .units import count, size
 
 if TYPE_CHECKING:
     from patchkit.hub import PullReport
+    from patchkit.hub.sound import FindBase
 
 EXAMPLES = (
     "patchkit pull ada/llama-capitals",
@@ -44,7 +48,7 @@ BaseToCheck = Annotated[
     typer.Option(
         "--base",
         metavar="REF",
-        help="Keep it only if it was made for this base: a local folder, or atlas.",
+        help="Keep it only if it was made for this base: a folder, org/name on the Hub, or atlas.",
         rich_help_panel="Input",
         show_default=False,
     ),
@@ -76,7 +80,6 @@ def pull(
     from patchkit.hub import pull as fetch
     from patchkit.hub.refs import check_path
     from patchkit.hub.store import copy_out
-    from patchkit.tensors.refs import resolve_base
 
     out = Out.choose("pull", json=json, quiet=quiet)
     ref = parse_ref(repo)
@@ -85,14 +88,19 @@ def pull(
     ref = ref if file is None else replace(ref, path=check_path(file))
     if out_path is not None:
         check_output(out_path, yes)
-    folder = None if base is None else resolve_base(base)
     with shown(out) as progress:
-        report = fetch(ref, cache.folder() / "hub", base=folder, progress=progress)
+        check = None if base is None else _finder(base, progress)
+        report = fetch(ref, cache.folder() / "hub", base=check, progress=progress)
     if out_path is not None:
         copy_out(report.path, out_path)
     path = out_path or report.path
     _show(out, report, path)
     out.result(_data(report, path), quiet=str(path))
+
+
+def _finder(base: str, progress: Progress) -> "FindBase":
+    """What finds as much of a base as a patch has to be compared with."""
+    return lambda metadata: base_folder(base, progress, tensors=metadata.tensors).path
 
 
 def _show(out: Out, report: "PullReport", path: Path) -> None:

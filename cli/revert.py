@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .bases import local_base
 from .options import JsonFlag, QuietFlag, YesFlag
 from .output import Out, Row
 from .progress import shown
@@ -99,7 +100,7 @@ def revert(
     from patchkit.revert import plan_revert
 
     out = Out.choose("revert", json=json, quiet=quiet)
-    target, source = out_folder or folder, _folder(base)
+    target, source = out_folder or folder, _base_folder(base, folder, only, out)
     if dry_run:
         plan = plan_revert(
             folder, only=only, base=source, approximate=approximate, allow_missing=allow_missing
@@ -123,10 +124,14 @@ def revert(
     out.verdict(report.checks.ok)
 
 
-def _folder(base: str | None) -> Path | None:
-    from patchkit.tensors.refs import resolve_base
+def _base_folder(base: str | None, folder: Path, only: str | None, out: Out) -> Path | None:
+    """The base that is named; where no patch is applied again, edited tensors are enough of it."""
+    from patchkit.apply.lock import read_lock
 
-    return None if base is None else resolve_base(base)
+    if base is None:
+        return None
+    lock = read_lock(folder)
+    return local_base(base, out, tensors=None if only or lock is None else lock.tensors.keys())
 
 
 def _show_plan(out: Out, plan: "RevertPlan", target: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import cache
+from .bases import local_base
 from .corpus import CorpusOption, corpus_of
 from .edit_recipe import (
     LayersOption,
@@ -64,8 +65,9 @@ def stats(
     out = Out.choose("stats", json=json, quiet=quiet)
     settings = _recipe(recipe, layers, seed, set or [])
     text = corpus_of(corpus)
+    folder = local_base(base, out)
     with shown(out) as progress:
-        loaded = load(base, device, dtype)
+        loaded = load(folder, device, dtype)
         sources = Sources(loaded.checkpoint, text, cache.folder())
         report = measure_preserved(
             loaded.model, loaded.tokenizer, settings, sources, progress=progress

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .bases import local_base
 from .loading import load
 from .options import BaseOption, DeviceOption, DtypeOption, JsonFlag, QuietFlag
 from .output import Out, Row
@@ -60,7 +61,7 @@ def try_prompt(
     from patchkit.scoring.continuations import continuation
 
     stack = [Patch.read(path) for path in patches]
-    loaded = load(base, device, dtype)
+    loaded = load(local_base(base, out), device, dtype)
     model, tokenizer = loaded.model, loaded.tokenizer
     before = continuation(model, tokenizer, prompt, top=top, max_tokens=tokens)
     with applied(model, stack, checkpoint=loaded.checkpoint):

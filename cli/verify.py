@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .bases import edited_tensors, local_base
 from .options import JsonFlag, QuietFlag
 from .output import Out, Row
 from .progress import shown
@@ -31,7 +32,7 @@ BaseToCheck = Annotated[
     typer.Option(
         "--base",
         metavar="REF",
-        help="Also check against this base: a local folder, or atlas.",
+        help="Also check against this base: a folder, org/name on the Hub, or atlas.",
         rich_help_panel="Input",
         show_default=False,
     ),
@@ -76,17 +77,15 @@ def _report(target: Path, base: str | None, deep: bool, behaviour: bool, out: Ou
         raise typer.BadParameter("--base goes with a patch; a folder's lock names its base")
     if behaviour and base is None and not target.is_dir():
         raise typer.BadParameter("--behaviour needs the model: name it with --base")
-    folder = None if base is None else _folder(base)
+    folder = None if base is None else _folder(target, base, behaviour, out)
     with shown(out) as progress:
         if target.is_dir():
             return verify_folder(target, behaviour=behaviour, progress=progress)
         return verify_patch(target, base=folder, deep=deep, behaviour=behaviour, progress=progress)
 
 
-def _folder(base: str) -> Path:
-    from patchkit.tensors.refs import resolve_base
-
-    return resolve_base(base)
+def _folder(target: Path, base: str, behaviour: bool, out: Out) -> Path:
+    return local_base(base, out, tensors=None if behaviour else edited_tensors([target]))
 
 
 def _show(out: Out, report: "Report") -> None:

@@ -73,16 +73,21 @@ def _explained(error: Exception, ref: HubRef, doing: str) -> PatchkitError | Non
         )
     if isinstance(error, WIRE):
         return _unreachable(ref, doing)
-    if isinstance(error, RuntimeError):  # what the client makes of a transfer that broke off
+    if isinstance(error, RuntimeError | ValueError):  # what the client makes of other errors
         cause = error.__cause__
         inner = _explained(cause, ref, doing) if isinstance(cause, Exception) else None
-        return inner or HubError(
-            f"{doing} {ref} broke off: {_sentence(error)}",
-            hint="run the same command again: what has arrived is not sent twice",
-        )
-    if isinstance(error, ValueError):  # a card or an answer that the client does not take
-        return HubError(f"{doing} {ref}: {_sentence(error)}")
+        return inner or _broken_off(error, ref, doing)
     return None
+
+
+def _broken_off(error: Exception, ref: HubRef, doing: str) -> HubError:
+    """A transfer that ended early, or a card or an answer that the client does not take."""
+    if isinstance(error, ValueError):
+        return HubError(f"{doing} {ref}: {_sentence(error)}")
+    return HubError(
+        f"{doing} {ref} broke off: {_sentence(error)}",
+        hint="run the same command again: what has arrived is not sent twice",
+    )
 
 
 def _no_repository(error: HfHubHTTPError, ref: HubRef) -> PatchkitError:

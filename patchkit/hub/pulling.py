@@ -11,7 +11,7 @@ from patchkit.errors import FormatError, HubError, HubUnreachable
 from patchkit.events import SILENT, Progress, phase
 from patchkit.hub.index import INDEX, MAX_BYTES, Listed, read_index
 from patchkit.hub.refs import HubRef, check_path, parse_ref
-from patchkit.hub.sound import Sound, sound
+from patchkit.hub.sound import FindBase, Sound, sound
 from patchkit.hub.store import Store
 from patchkit.hub.wire import Remote, client, fetch, look
 from patchkit.patch.metadata import PatchMetadata
@@ -46,23 +46,24 @@ def pull(
     ref: str | HubRef,
     cache_dir: str | Path,
     *,
-    base: str | Path | None = None,
+    base: str | Path | FindBase | None = None,
     endpoint: str | None = None,
     progress: Progress = SILENT,
 ) -> PullReport:
     """Bring a patch of `org/name[@rev][/path]` into `cache_dir`, verified.
 
     The revision is resolved to a commit; the file's sha256 is compared with what the Hub states
-    and with the repository's index, then the patch is verified, against the folder `base` too if
-    one is given, and only then moved into its place. A commit pulled before needs no network, and
-    a revision pulled before is used as it was where the Hub gives no answer.
+    and with the repository's index, then the patch is verified, against the folder `base` too (or
+    the one that it finds for the patch's metadata) if given, and only then moved into its place. A
+    commit pulled before needs no network, and a revision pulled before is used as it was where the
+    Hub gives no answer.
 
     Raises HubError (AccessDenied, HubUnreachable) for what the Hub does not give, FormatError for
     bytes that are not what was stated or no patch, BaseMismatch, InvariantError, OutputError.
     """
     ref = parse_ref(ref) if isinstance(ref, str) else ref
     store = Store(Path(cache_dir))
-    folder = None if base is None else Path(base)
+    folder = Path(base) if isinstance(base, str) else base
     if ref.pinned and ref.path and (kept := _kept(store, ref, folder, progress, offline=False)):
         return kept
     api = client(endpoint)
@@ -81,7 +82,7 @@ def pull(
 
 
 def _kept(
-    store: Store, ref: HubRef, base: Path | None, progress: Progress, *, offline: bool
+    store: Store, ref: HubRef, base: Path | FindBase | None, progress: Progress, *, offline: bool
 ) -> PullReport | None:
     """The verified copy on this machine, checked again; None if there is none."""
     commit = store.commit(ref)
@@ -97,7 +98,12 @@ def _kept(
 
 
 def _fetched(
-    api: HfApi, store: Store, remote: Remote, path: str, base: Path | None, progress: Progress
+    api: HfApi,
+    store: Store,
+    remote: Remote,
+    path: str,
+    base: Path | FindBase | None,
+    progress: Progress,
 ) -> PullReport:
     pinned = HubRef(remote.ref.repo, remote.commit, path)
     with store.quarantine() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from patchkit.verify import verify_patch
 _OF_ROTATIONS = frozenset({"orthogonality", "norm", "condition"})
 
 
+FindBase = Callable[[PatchMetadata], Path]
+"""Finds the folder that a patch is to be compared with, from what it says about itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sound:
     """A patch file in order, and the checks that say so."""
@@ -24,7 +29,11 @@ class Sound:
 
 
 def sound(
-    patch: Path | bytes, base: Path | None = None, *, name: str, progress: Progress = SILENT
+    patch: Path | bytes,
+    base: Path | FindBase | None = None,
+    *,
+    name: str,
+    progress: Progress = SILENT,
 ) -> Sound:
     """Read and verify a patch; what only rotations promise is not asked of additive factors.
 
@@ -39,7 +48,8 @@ def sound(
             hint=error.hint,
             details=error.details,
         ) from error
-    report = verify_patch(as_source(patch), base=base, progress=progress)
+    folder = base(info.metadata) if callable(base) else base
+    report = verify_patch(as_source(patch), base=folder, progress=progress)
     excused: frozenset[str] = frozenset() if _turns_only(info.metadata) else _OF_ROTATIONS
     failed = [check for check in report.failed if check.name not in excused]
     if not failed:

@@ -110,6 +110,7 @@ def fetch(
                 path,
                 revision=remote.commit,
                 local_dir=folder,
+                force_download=True,  # or a damaged copy in the client's cache would be taken
                 tqdm_class=_meter(advance),
             )
         )

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from patchkit.apply.lock import Lock, LockedPatch, base_path, patch_paths, read_lock, root_of
+from patchkit.apply.lock import (
+    Lock,
+    LockedBase,
+    LockedPatch,
+    base_path,
+    patch_paths,
+    read_lock,
+    root_of,
+)
 from patchkit.errors import BaseMismatch, CheckpointError, FormatError, PatchkitError
 from patchkit.patch.order import Place, check_order
 from patchkit.patch.reader import PatchInfo, read_info
@@ -86,14 +94,18 @@ def plan_revert(
             hint="patchkit revert takes a folder that patchkit apply wrote",
         )
     patched = Checkpoint.open(path)
-    for name in lock.tensors:
-        patched.tensor(name)
+    for name, locked in lock.tensors.items():
+        if (shard := patched.tensor(name).shard) != locked.shard:
+            raise CheckpointError(
+                f"{path} holds {name} in {shard}, and its lock says {locked.shard}",
+                hint="the folder was changed since patchkit apply wrote it: apply again",
+            )
     reverted, remaining = _split(path, lock, only)
     if remaining:
         _check_remaining(path, lock, remaining, allow_missing)
     found, reason = _find_base(path, lock, patched, base)
     undo = _read_undo(path, lock, needed=found is None)
-    source = _source(path, found, undo, approximate and not remaining, reason)
+    source = _source(path, lock, found, undo, approximate and not remaining, reason)
     return RevertPlan(patched, lock, source, found, undo, reverted, remaining)
 
 
@@ -200,7 +212,12 @@ def _check_shapes(base: Checkpoint, patched: Checkpoint, lock: Lock) -> None:
 
 
 def _source(
-    path: Path, base: Checkpoint | None, undo: Undo | None, approximate: bool, reason: str
+    path: Path,
+    lock: Lock,
+    base: Checkpoint | None,
+    undo: Undo | None,
+    approximate: bool,
+    reason: str,
 ) -> Source:
     if base is not None:
         return "base"
@@ -210,7 +227,14 @@ def _source(
         return "estimate"
     raise CheckpointError(
         f"{reason}, and it has no undo sidecar",
-        hint=f"name a base with --base; or patchkit revert {path} --approximate -o NEW for weights "
-        "that are near the base's",
+        hint=f"{_how_to_name(lock.base)}; or patchkit revert {path} --approximate -o NEW for "
+        "weights that are near the base's",
         details={"lacks": ["base", "undo"]},
     )
+
+
+def _how_to_name(base: LockedBase) -> str:
+    """How a base that is gone can be given: one from the Hub is fetched again."""
+    if base.path is None or base.repo is None or base.revision is None:
+        return "name a base with --base"
+    return f"fetch it again with --base {base.repo}@{base.revision}"

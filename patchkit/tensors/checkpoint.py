@@ -10,17 +10,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeGuard
 
 from patchkit.errors import CheckpointError, FormatError
 from patchkit.models import atlas_path
 from patchkit.tensors.digests import json_digest, sha256_of_range
 from patchkit.tensors.header import Header, TensorInfo, read_header
+from patchkit.tensors.origin import read_origin
 from patchkit.tensors.source import FileSource
 
 ATLAS = "atlas"
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+MAX_NAME = 255
+"""Bytes that the name of a file may have, as file systems have it."""
 
 _MAX_JSON = 100_000_000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -40,7 +45,8 @@ class Entry:
 class Checkpoint:
     """The files of one model: `tensors` by checkpoint name, `shards` by file name.
 
-    `repo` is "atlas" for the embedded model; `repo` and `revision` are None for a local folder.
+    `repo` is "atlas" for the embedded model; `repo` and `revision` are None for a local folder,
+    unless it was fetched from the Hub and says so.
     """
 
     path: Path
@@ -70,6 +76,8 @@ class Checkpoint:
         _refuse_quantised(path, config, tensors)
         if repo is None and path.resolve() == atlas_path().resolve():
             repo = ATLAS
+        if repo is None and (origin := read_origin(path)):
+            repo, revision = origin.repo, origin.revision
         return cls(path, config, shards, tensors, repo, revision)
 
     @property
@@ -107,6 +115,16 @@ class Checkpoint:
         step = max(1, max_bytes // max(1, row)) * max(1, row)
         for start in range(info.start, info.end, step):
             yield (start - info.start) // row, source.read(start, min(start + step, info.end))
+
+
+def is_file_name(name: object) -> TypeGuard[str]:
+    """Whether a value is the plain name of a file in a folder: no way elsewhere, no odd letter."""
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and Path(name).name == name
+        and len(name.encode()) <= MAX_NAME
+    )
 
 
 def row_bytes(info: TensorInfo) -> int:
@@ -162,9 +180,10 @@ def _weight_map(folder: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not places:
         raise FormatError(f"{INDEX} has no weight_map")
     for name, shard in places.items():
-        plain = isinstance(shard, str) and shard.isprintable() and Path(shard).name == shard
-        if not plain or not shard.endswith(".safetensors"):
-            raise FormatError(f"{INDEX} places {name!r} in {shard!r}, not in a safetensors file")
+        if not is_file_name(shard) or not shard.endswith(".safetensors"):
+            raise FormatError(
+                f"{INDEX} places {name!r:.200} in {shard!r:.200}, not in a safetensors file"
+            )
     return places
 
 

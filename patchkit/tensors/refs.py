@@ -9,6 +9,7 @@ from patchkit.errors import CheckpointError
 from patchkit.models import atlas_path
 from patchkit.tensors.checkpoint import ATLAS
 
+_SCHEME = "hf://"
 _HUB_NAME = re.compile(r"(?:hf://)?([\w-][\w.-]*/[\w-][\w.-]*)(?:@[\w./-]+)?")
 
 
@@ -34,6 +35,14 @@ def resolve_base(ref: str | Path) -> Path:
         else f"pass a folder that holds config.json, or {ATLAS} for the embedded model",
         details={"ref": str(ref)},
     )
+
+
+def on_hub(ref: str | Path) -> bool:
+    """Whether a reference names a repository on the Hub: nothing here has that name, or hf://."""
+    text = str(ref)
+    if text.startswith(_SCHEME):
+        return True
+    return _HUB_NAME.fullmatch(text) is not None and not Path(ref).exists()
 
 
 def _atlas() -> Path:
