@@ -47,6 +47,7 @@ from .units import count, size, some
 if TYPE_CHECKING:
     from patchkit.editing import Edit
     from patchkit.editing.recipe import Recipe
+    from patchkit.facts.fact import Fact
     from patchkit.facts.reading import FactsFile
     from patchkit.patch.patch import Patch
     from patchkit.tensors.checkpoint import Checkpoint
@@ -95,6 +96,14 @@ KeepOption = Annotated[
         show_default=False,
     ),
 ]
+ChatFlag = Annotated[
+    bool,
+    typer.Option(
+        "--chat",
+        help="Ask as the base's chat template does, for instruct models.",
+        rich_help_panel="Input",
+    ),
+]
 PlanFlag = Annotated[
     bool, typer.Option("--plan", help="Only say what would be done.", rich_help_panel="Output")
 ]
@@ -118,6 +127,7 @@ def edit(
     on: OnOption = None,
     keep: KeepOption = None,
     skip_known: SkipFlag = False,
+    chat: ChatFlag = False,
     method: MethodOption = None,
     recipe: RecipeOption = None,
     protect: ProtectOption = None,
@@ -168,9 +178,10 @@ def edit(
     check_output(target, yes)
     previous = _read(on)
     held = () if keep is None else facts_command.read(keep, "auto").facts
-    more = {"skip_known": skip_known, "embed_facts": not no_embed_facts, "held": held}
+    more = {"skip_known": skip_known, "embed_facts": not no_embed_facts}
     sources = {"previous": previous, "corpus": corpus_of(corpus)}
-    made = _computed(out, (base, device, dtype), asked, settings, target, **sources, **more)
+    place = (base, device, dtype)
+    made = _computed(out, place, asked, held, chat, settings, target, **sources, **more)
     report(out, made, asked, target, limits)
 
 
@@ -178,20 +189,27 @@ def _computed(
     out: Out,
     base: tuple[str, Device, Dtype],
     asked: "FactsFile",
+    held: tuple["Fact", ...],
+    chat: bool,
     recipe: "Recipe",
     target: Path,
     **more: Any,
 ) -> "Edit":
     """The edit, whose patch is written as soon as there is one, and again with its figures."""
     from patchkit.editing import edit as compute
+    from patchkit.facts.chat import in_chat
 
     folder = local_base(base[0], out)
     with shown(out) as progress:
         loaded = load(folder, *base[1:])
+        wanted, kept = asked.facts, held
+        if chat:
+            wanted, kept = (in_chat(part, loaded.tokenizer) for part in (wanted, kept))
         made = compute(
             loaded.model,
             loaded.tokenizer,
-            asked.facts,
+            wanted,
+            held=kept,
             checkpoint=loaded.checkpoint,
             recipe=recipe,
             cache_dir=cache.folder(),

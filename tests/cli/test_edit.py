@@ -1,5 +1,7 @@
 """`patchkit edit`, with the real engine on a tiny model and a recipe of two steps."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,23 @@ def test_kept_facts_are_told_of(facts: Path, base: Path) -> None:
     ran = run(*args, "--method", "rome")
     assert ran.code != 0
     assert "rome cannot hold facts" in ran.stderr
+
+
+def test_chat_needs_a_template(facts: Path, base: Path) -> None:
+    ran = run("edit", facts, "--base", base, "--chat")
+    assert ran.code == 1
+    assert "has no chat template" in ran.stderr
+    assert "leave out --chat" in ran.stderr
+    assert not Path("facts.patch.safetensors").exists()
+
+
+def test_chat_asks_as_the_template_does(facts: Path, base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "instruct"
+    shutil.copytree(base, folder)
+    template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    run("edit", facts, "--base", folder, "--chat", "--layers", "1")
+    embedded = Patch.read("facts.patch.safetensors").facts_jsonl
+    assert embedded is not None
+    prompts = [json.loads(line)["prompt"] for line in embedded.splitlines()]
+    assert prompts == [f"<user>{fact.prompt}</>" for fact in FACTS]
