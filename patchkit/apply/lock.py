@@ -14,7 +14,7 @@ from pathlib import Path
 
 from patchkit.errors import CheckpointError, FormatError
 from patchkit.models import atlas_path
-from patchkit.tensors.checkpoint import ATLAS
+from patchkit.tensors.checkpoint import ATLAS, MAX_NAME, is_file_name
 from patchkit.tensors.digests import file_digest, json_digest
 from patchkit.tensors.rewrite import LOCK, UNDO
 from patchkit.tensors.source import FileSource
@@ -207,3 +207,10 @@ def _check_texts(lock: Lock) -> None:
     texts += [text for shard in shards for text in asdict(shard).values() if text is not None]
     if not all(isinstance(text, str) for text in (*texts, *(shard.state for shard in shards))):
         raise TypeError("a value is not a text")
+    for name in (*lock.shards, *(tensor.shard for tensor in lock.tensors.values())):
+        # What is put back is written under these names.
+        if not is_file_name(name):
+            raise ValueError(f"{name!r:.80} is not the name of a shard")
+    for path in filter(None, (lock.base.path, *(patch.path for patch in lock.patches))):
+        if "\0" in path or any(len(part.encode()) > MAX_NAME for part in Path(path).parts):
+            raise ValueError(f"{path!r:.80} is not a path")

@@ -50,7 +50,8 @@ def card_text(existing: str | None, subject: Subject) -> str:
 
     Raises FormatError where an existing card's metadata is not YAML.
     """
-    old = existing or ""
+    # The client takes a lone carriage return for the line end of the whole file.
+    old = re.sub("\r(?!\n)", "\n", existing or "")
     try:
         with quiet():
             card: Any = ModelCard(old, ignore_metadata_errors=True)
@@ -63,7 +64,7 @@ def card_text(existing: str | None, subject: Subject) -> str:
     _describe(card, subject)
     body = _body(card.text, subject) if _ours(card.text) or not card.text.strip() else card.text
     if body == card.text and card.data.to_dict() == before:
-        return old
+        return existing or ""
     card.text = body
     return str(card)
 

@@ -20,7 +20,7 @@ from patchkit.patch.parts import (
     tensor_bytes,
     values_not_finite,
 )
-from patchkit.patch.reader import as_source, read_info
+from patchkit.patch.reader import as_source, count_facts, read_info
 from patchkit.patch.writing import write_atomically
 from patchkit.tensors.digests import bytes_digest
 from patchkit.tensors.source import ByteSource
@@ -129,8 +129,7 @@ def build_patch(
 
 
 def _describe_facts(facts_jsonl: bytes) -> FactsMeta:
-    count = sum(1 for line in facts_jsonl.split(b"\n") if line.strip())
-    return FactsMeta(count, bytes_digest(facts_jsonl))
+    return FactsMeta(count_facts(facts_jsonl), bytes_digest(facts_jsonl))
 
 
 def _check_described(patch: Patch) -> None:

@@ -26,11 +26,15 @@ class PatchLayout:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Data that is not what the metadata says: whose, and both digests."""
+    """Data that is not what the metadata says: whose, and both digests, or numbers of facts."""
 
     tensor: str
     expected: str
     found: str
+
+    def __str__(self) -> str:
+        """`x: sha256:12345678… is recorded, found sha256:9abcdef0…`."""
+        return f"{self.tensor}: {_brief(self.expected)} is recorded, found {_brief(self.found)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,7 @@ def read_info(source: str | Path | bytes | ByteSource) -> PatchInfo:
     layout = read_layout(source)
     for damage in find_damage(source, layout):
         raise FormatError(
-            f"{source.name} is damaged: the data of {damage.tensor} has digest "
-            f"{damage.found[:15]}…, and {damage.expected[:15]}… is recorded",
+            f"{source.name} is damaged: the data of {damage}",
             details={"expected": damage.expected, "found": damage.found},
         )
     facts = layout.header.tensors.get(FACTS)
@@ -99,7 +102,11 @@ def read_layout(source: ByteSource) -> PatchLayout:
 
 
 def find_damage(source: ByteSource, layout: PatchLayout) -> Iterator[Damage]:
-    """Yield every factor, and the facts, whose bytes do not have the digest recorded for them."""
+    """Yield every factor, and the facts, that do not have the digest recorded for them.
+
+    Facts of the right digest and another number are damage too: a count that nobody checks could
+    say two where a thousand are carried.
+    """
     for name, tensor in layout.metadata.tensors.items():
         for index, factor in enumerate(tensor.factors):
             # The parts of a factor lie beside each other: same type, and names in order.
@@ -113,6 +120,17 @@ def find_damage(source: ByteSource, layout: PatchLayout) -> Iterator[Damage]:
         found = sha256_of_range(source, facts.start, facts.end)
         if found != recorded.digest:
             yield Damage(FACTS, recorded.digest, found)
+        elif (count := count_facts(source.read(facts.start, facts.end))) != recorded.count:
+            yield Damage(FACTS, f"a count of {recorded.count}", f"{count}")
+
+
+def count_facts(jsonl: bytes) -> int:
+    """How many lines of facts are not blank."""
+    return sum(1 for line in jsonl.split(b"\n") if line.strip())
+
+
+def _brief(text: str) -> str:
+    return f"{text[:15]}…" if text.startswith("sha256:") else text
 
 
 def _check_tensors(metadata: PatchMetadata, header: Header) -> None:

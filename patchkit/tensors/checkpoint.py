@@ -123,6 +123,7 @@ def is_file_name(name: object) -> TypeGuard[str]:
         isinstance(name, str)
         and name.isprintable()
         and Path(name).name == name
+        and name not in ("", "..")
         and len(name.encode()) <= MAX_NAME
     )
 

@@ -57,6 +57,8 @@ def replace_shards(folder: Path, shards: Sequence[str], write: Callable[[str, Pa
     stays if any was replaced, by this run or an interrupted one.
     """
     replaced = interrupted(folder)
+    if (folder / REVERTING).is_symlink():  # in a folder from elsewhere, to who knows what
+        (folder / REVERTING).unlink()
     # Its presence is what counts, so it may be torn.
     (folder / REVERTING).write_bytes(canonical_json({"shards": list(shards)}))
     sync_folder(folder)

@@ -27,8 +27,7 @@ def digest_check(digest: str, damages: Sequence[Damage]) -> Check:
     if not damages:
         return Check("digest", digest, None, True, "all recorded digests match")
     first = damages[0]
-    detail = f"{first.tensor}: {first.expected[:15]}… is recorded, found {first.found[:15]}…"
-    return Check("digest", digest, None, False, detail, first.tensor)
+    return Check("digest", digest, None, False, str(first), first.tensor)
 
 
 def finite_check(values: Mapping[str, tuple[int, int]]) -> Check:

@@ -1,6 +1,7 @@
 """A lock is believed only as long as it is what was written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,24 @@ def test_a_changed_byte_is_noticed(
 def test_another_content_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     with pytest.raises(FormatError):
         read(tmp_path, json.dumps(json.loads(BYTES) | change).encode())
+
+
+@pytest.mark.parametrize("shard", ["../victim", "/etc/passwd", "a/b", "..", "", "a\n", "x" * 256])
+def test_a_shard_elsewhere_is_refused_whatever_the_digest_says(tmp_path: Path, shard: str) -> None:
+    tensors = {"a": LockedTensor(shard, DIGEST, DIGEST)}
+    with pytest.raises(FormatError, match="is not the name of a shard"):
+        read(tmp_path, replace(LOCK, tensors=tensors).to_json())
+    shards = {shard: LockedShard("unchanged", None, None)}
+    with pytest.raises(FormatError, match="is not the name of a shard"):
+        read(tmp_path, replace(LOCK, shards=shards).to_json())
+
+
+@pytest.mark.parametrize("path", ["../" + "x" * 256, "a\0b"])
+def test_a_path_that_no_file_has_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(FormatError, match="is not a path"):
+        read(tmp_path, replace(LOCK, patches=(LockedPatch(DIGEST, path),)).to_json())
+    with pytest.raises(FormatError, match="is not a path"):
+        read(tmp_path, replace(LOCK, base=replace(LOCK.base, path=path)).to_json())
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"3", b"\xff", b"{" * 50, b"[" * 100_000])

@@ -108,10 +108,11 @@ METADATA = {
     "other shape of the weight": (put(f"tensors|{LINEAR}|shape", [6, 12]), r"\(12, 3\) is descr"),
     "wrong factor digest": (
         put(f"tensors|{LINEAR}|factors|0|sha256", "sha256:" + "1" * 64),
-        f"the data of {LINEAR}/0 has digest sha256:",
+        f"the data of {LINEAR}/0: sha256:",
     ),
     "wrong facts digest": (put("facts|digest", "sha256:" + "1" * 64), "data of patchkit.facts"),
     "facts that are denied": (put("facts", None), "the metadata says there are none"),
+    "more facts than it says": (put("facts|count", 1), "a count of 1 is recorded, found 2"),
     "control character": (put("base|repo", "a\x1b[31m"), r"control character U\+001B"),
     "right-to-left override": (put("method", "a\u202eb"), r"control character U\+202E"),
     "control character in a key": (put("recipe|a\nb", 1), r"control character U\+000A"),

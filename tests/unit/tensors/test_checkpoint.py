@@ -98,7 +98,8 @@ def test_an_index_that_names_a_tensor_no_shard_has_is_refused(sharded: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "shard", ["../x.safetensors", "/etc/passwd", "x.bin", 3, "a\n.safetensors"]
+    "shard",
+    ["../x.safetensors", "/etc/passwd", "x.bin", 3, "a\n.safetensors", "x" * 256 + ".safetensors"],
 )
 def test_an_index_cannot_point_outside_the_folder(sharded: Path, shard: object) -> None:
     change_index(sharded, LINEAR[0], shard)

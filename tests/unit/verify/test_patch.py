@@ -15,6 +15,7 @@ from patchkit.patch.patch import Patch
 from patchkit.report import Report
 from patchkit.tensors.digests import file_digest
 from patchkit.verify import verify_patch
+from tests.unit.patch.samples import sample, with_metadata
 from tests.unit.tensors.folders import (
     CONV,
     LINEAR,
@@ -213,6 +214,15 @@ def test_what_is_no_patch_is_a_verdict(data: bytes) -> None:
     assert [check.name for check in report.checks] == NAMES
     assert not any(check.ok for check in report.checks)
     assert "the patch" in report["format"].detail
+
+
+def test_facts_that_are_more_than_it_says_are_a_verdict() -> None:
+    def two(fields: dict[str, object]) -> None:
+        fields["facts"] = {**fields["facts"], "count": 3}  # type: ignore[dict-item]
+
+    report = verify_patch(with_metadata(sample().to_bytes(), two))
+    assert "a count of 3 is recorded, found 2" in report["digest"].detail
+    assert not report.ok
 
 
 def test_large_matrices_get_a_bound_unless_asked(
