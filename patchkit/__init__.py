@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from patchkit.errors import InvariantError as InvariantError
     from patchkit.errors import OutputError as OutputError
     from patchkit.errors import PatchkitError as PatchkitError
+    from patchkit.errors import PatchWithdrawn as PatchWithdrawn
     from patchkit.errors import RecipeError as RecipeError
     from patchkit.errors import SolveError as SolveError
     from patchkit.errors import TaskError as TaskError
@@ -57,10 +58,14 @@ if TYPE_CHECKING:
     from patchkit.facts.reading import to_jsonl as to_jsonl
     from patchkit.facts.snippets import Snippets as Snippets
     from patchkit.facts.snippets import read_snippets as read_snippets
+    from patchkit.hub import FoundBase as FoundBase
     from patchkit.hub import PullReport as PullReport
     from patchkit.hub import PushReport as PushReport
+    from patchkit.hub import YankReport as YankReport
+    from patchkit.hub import find_base as find_base
     from patchkit.hub import pull as pull
     from patchkit.hub import push as push
+    from patchkit.hub import yank as yank
     from patchkit.live import Handle as Handle
     from patchkit.live import applied as applied
     from patchkit.live import apply as apply
@@ -118,7 +123,9 @@ _HOME = {
     "Fact": "facts.reading",
     "FactsError": "errors",
     "FactsFile": "facts.reading",
+    "find_base": "hub",
     "FormatError": "errors",
+    "FoundBase": "hub",
     "Handle": "live",
     "HubError": "errors",
     "HubUnreachable": "errors",
@@ -131,6 +138,7 @@ _HOME = {
     "Patch": "patch.patch",
     "PatchInfo": "patch.reader",
     "PatchkitError": "errors",
+    "PatchWithdrawn": "errors",
     "plan_apply": "apply",
     "plan_edit": "editing",
     "plan_revert": "revert",
@@ -161,6 +169,8 @@ _HOME = {
     "UnsupportedModel": "errors",
     "verify_folder": "verify",
     "verify_patch": "verify",
+    "yank": "hub",
+    "YankReport": "hub",
 }
 
 __all__ = sorted(("__version__", *_HOME))

@@ -14,6 +14,7 @@
     ├── TaskError          task_failed        lm-evaluation-harness could not run a task
     └── HubError           hub_failed         the Hub has not, does not take or does not give it
         ├── AccessDenied   access_denied      a login is missing or may not do this
+        ├── PatchWithdrawn patch_withdrawn    a published patch was withdrawn by its owner
         └── HubUnreachable hub_unreachable    no answer, or one that says to try later
 
 Each error says what happened in one sentence with the two values that disagree; `hint` is a
@@ -146,6 +147,12 @@ class AccessDenied(HubError):
     """The Hub wants a login, or another one."""
 
     code: ClassVar[str] = "access_denied"
+
+
+class PatchWithdrawn(HubError):
+    """The owner of a repository withdrew a patch; the sentence has the reason."""
+
+    code: ClassVar[str] = "patch_withdrawn"
 
 
 class HubUnreachable(HubError):

@@ -32,6 +32,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes = b""
+    many: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def _json(value: object, status: int = 200, **headers: str) -> Answer:
+def json_answer(value: object, status: int = 200, **headers: str) -> Answer:
     kind = {"Content-Type": "application/json"}
     return Answer(json.dumps(value).encode(), status, {**kind, **headers})
 
@@ -52,7 +53,7 @@ def refusal(refused: Refused) -> Answer:
     headers = {"X-Error-Message": refused.message}
     if refused.code:
         headers["X-Error-Code"] = refused.code
-    return _json({"error": refused.message}, refused.status, **headers)
+    return json_answer({"error": refused.message}, refused.status, **headers)
 
 
 def ranged(data: bytes, wanted: str | None) -> Answer:
@@ -69,7 +70,7 @@ def _whoami(hub: Hub, request: Request, user: User | None) -> Answer:
         raise Refused(401, "Invalid username or password.")
     token = {"displayName": "test", "role": user.role}
     auth = {"type": "access_token", "accessToken": token}
-    return _json({"type": "user", "name": user.name, "orgs": [], "auth": auth})
+    return json_answer({"type": "user", "name": user.name, "orgs": [], "auth": auth})
 
 
 def _create(hub: Hub, request: Request, user: User | None) -> Answer:
@@ -82,10 +83,10 @@ def _create(hub: Hub, request: Request, user: User | None) -> Answer:
         raise Refused(403, "You don't have the rights to create a model under this namespace")
     answer = {"url": f"{hub.endpoint}/{name}", "name": name}
     if name in hub.state.repos:
-        return _json({"error": "You already created this model repo", **answer}, 409)
+        return json_answer({"error": "You already created this model repo", **answer}, 409)
     private = body.get("visibility") == "private" or bool(body.get("private"))
     hub.state.repo(name, private=private)
-    return _json(answer)
+    return json_answer(answer)
 
 
 def _info(hub: Hub, request: Request, user: User | None, name: str, *revision: str) -> Answer:
@@ -96,10 +97,10 @@ def _info(hub: Hub, request: Request, user: User | None, name: str, *revision: s
         for path, blob in commit.files.items()
     ]
     about = {"id": name, "sha": commit.oid, "private": repo.private, "gated": repo.gated}
-    return _json({**about, "tags": [], "siblings": siblings, "cardData": _card_data(repo)})
+    return json_answer({**about, "tags": [], "siblings": siblings, "cardData": card_data(repo)})
 
 
-def _card_data(repo: Repo) -> dict[str, Any]:
+def card_data(repo: Repo) -> dict[str, Any]:
     import yaml
 
     card = repo.head.files.get("README.md")
@@ -118,7 +119,7 @@ def _refs(hub: Hub, request: Request, user: User | None, name: str) -> Answer:
             if ref.startswith(prefix):
                 row = {"name": ref.removeprefix(prefix), "ref": ref, "targetCommit": oid}
                 rows[kind].append(row)
-    return _json(rows)
+    return json_answer(rows)
 
 
 def _preupload(hub: Hub, request: Request, user: User | None, name: str, rev: str) -> Answer:
@@ -132,7 +133,7 @@ def _preupload(hub: Hub, request: Request, user: User | None, name: str, rev: st
         if path in known:
             row["oid"] = known[path].sha256 if known[path].lfs else known[path].blob_id
         files.append(row)
-    return _json({"files": files})
+    return json_answer({"files": files})
 
 
 def _batch(hub: Hub, request: Request, user: User | None, name: str) -> Answer:
@@ -145,7 +146,7 @@ def _batch(hub: Hub, request: Request, user: User | None, name: str) -> Answer:
             verify = {"href": f"{hub.endpoint}/verify/{name}"}
             row["actions"] = {"upload": upload, "verify": verify}
         rows.append(row)
-    return _json({"transfer": "basic", "objects": rows})
+    return json_answer({"transfer": "basic", "objects": rows})
 
 
 def _verify(hub: Hub, request: Request, user: User | None, name: str) -> Answer:
@@ -154,7 +155,7 @@ def _verify(hub: Hub, request: Request, user: User | None, name: str) -> Answer:
     if hashlib.sha256(data).hexdigest() != body["oid"]:
         hub.state.repos[name].objects.pop(body["oid"], None)
         raise Refused(422, "the content does not have this sha256")
-    return _json({})
+    return json_answer({})
 
 
 def _commit(hub: Hub, request: Request, user: User | None, name: str, rev: str) -> Answer:
@@ -175,7 +176,7 @@ def _commit(hub: Hub, request: Request, user: User | None, name: str, rev: str) 
         ref = f"refs/pr/{number}"
         answer["pullRequestUrl"] = f"{hub.endpoint}/{name}/discussions/{number}"
     repo.refs[ref] = commit.oid
-    return _json(answer)
+    return json_answer(answer)
 
 
 def _branch(hub: Hub, request: Request, user: User | None, name: str, branch: str) -> Answer:
@@ -184,7 +185,7 @@ def _branch(hub: Hub, request: Request, user: User | None, name: str, branch: st
         raise Refused(409, "Reference already exists")
     start = json.loads(request.body or b"{}").get("startingPoint") or "main"
     repo.refs[f"refs/heads/{branch}"] = repo.commit(start).oid
-    return _json({}, 201)
+    return json_answer({}, 201)
 
 
 def _tag(hub: Hub, request: Request, user: User | None, name: str, rev: str) -> Answer:
@@ -192,7 +193,7 @@ def _tag(hub: Hub, request: Request, user: User | None, name: str, rev: str) -> 
     if f"refs/tags/{tag}" in repo.refs:
         raise Refused(409, "Tag already exists")
     repo.refs[f"refs/tags/{tag}"] = repo.commit(rev).oid
-    return _json({}, 201)
+    return json_answer({}, 201)
 
 
 def _resolve(
@@ -215,22 +216,22 @@ def _resolve(
 
 
 def _fine(hub: Hub, request: Request, user: User | None) -> Answer:
-    return _json({"errors": [], "warnings": []})
+    return json_answer({"errors": [], "warnings": []})
 
 
-_REPO = r"([\w.-]+/[\w.-]+)"
+REPO = r"([\w.-]+/[\w.-]+)"
 ROUTES: tuple[tuple[str, Callable[..., Answer]], ...] = (
     ("/api/whoami-v2", _whoami),
     ("/api/validate-yaml", _fine),
     ("/api/repos/create", _create),
-    (f"/api/models/{_REPO}", _info),
-    (f"/api/models/{_REPO}/revision/([^/]+)", _info),
-    (f"/api/models/{_REPO}/refs", _refs),
-    (f"/api/models/{_REPO}/preupload/([^/]+)", _preupload),
-    (f"/api/models/{_REPO}/commit/([^/]+)", _commit),
-    (f"/api/models/{_REPO}/branch/([^/]+)", _branch),
-    (f"/api/models/{_REPO}/tag/([^/]+)", _tag),
-    (f"/{_REPO}\\.git/info/lfs/objects/batch", _batch),
-    (f"/verify/{_REPO}", _verify),
-    (f"/{_REPO}/resolve/([^/]+)/(.+)", _resolve),
+    (f"/api/models/{REPO}", _info),
+    (f"/api/models/{REPO}/revision/([^/]+)", _info),
+    (f"/api/models/{REPO}/refs", _refs),
+    (f"/api/models/{REPO}/preupload/([^/]+)", _preupload),
+    (f"/api/models/{REPO}/commit/([^/]+)", _commit),
+    (f"/api/models/{REPO}/branch/([^/]+)", _branch),
+    (f"/api/models/{REPO}/tag/([^/]+)", _tag),
+    (f"/{REPO}\\.git/info/lfs/objects/batch", _batch),
+    (f"/verify/{REPO}", _verify),
+    (f"/{REPO}/resolve/([^/]+)/(.+)", _resolve),
 )

@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
+_MOMENTS = count()
 LFS_ENDINGS = (".safetensors", ".bin", ".png")
 
 
@@ -61,6 +63,7 @@ class Commit:
     parent: str | None
     title: str
     files: Mapping[str, Blob]
+    moment: int = 0
 
 
 @dataclass
@@ -74,7 +77,7 @@ class User:
 
 @dataclass
 class Repo:
-    """A repository and its history; `allowed` are the readers of a gated one."""
+    """A repository and its history; `allowed` may read a gated one, `closed` pull requests are."""
 
     name: str
     private: bool = False
@@ -83,6 +86,7 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
 
     @property
     def owner(self) -> str:
@@ -105,7 +109,7 @@ class Repo:
         content = {path: blob.blob_id for path, blob in sorted(files.items())}
         name = json.dumps([self.name, len(self.commits), parent and parent.oid, title, content])
         oid = hashlib.sha1(name.encode()).hexdigest()
-        commit = Commit(oid, parent.oid if parent else None, title, dict(files))
+        commit = Commit(oid, parent.oid if parent else None, title, dict(files), next(_MOMENTS))
         self.commits[oid] = commit
         return commit
 

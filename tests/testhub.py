@@ -22,8 +22,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hubroutes import ROUTES, Answer, Plane, Request, ranged, refusal
+from tests import hublists
+from tests.hubroutes import REPO, ROUTES, Answer, Plane, Request, ranged, refusal
 from tests.hubstate import Refused, State
+
+LISTS: tuple[tuple[str, Callable[..., Answer]], ...] = (
+    ("/api/models", hublists.models),
+    (f"/api/models/{REPO}/discussions", hublists.discussions),
+    (f"/api/models/{REPO}/commits/([^/]+)", hublists.commits),
+)
 
 
 @dataclass
@@ -107,7 +114,7 @@ class TestHub:
                 if request.plane == "store":
                     return self._store(request)
                 user = self.state.who(request.headers.get("authorization"))
-                for pattern, handle in ROUTES:
+                for pattern, handle in (*ROUTES, *LISTS):
                     if match := re.fullmatch(pattern, request.path):
                         parts = [unquote(part) for part in match.groups()]
                         return handle(self, request, user, *parts)
@@ -151,9 +158,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         url = urlsplit(self.path)
-        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        many = parse_qs(url.query)
+        query = {key: values[-1] for key, values in many.items()}
         headers = {key.lower(): value for key, value in self.headers.items()}
-        request = Request(self.plane, self.command, url.path, query, headers)
+        request = Request(self.plane, self.command, url.path, query, headers, many=many)
         self.hub.requests.append(request)
         fault = self.hub.fault(request)
         if fault and fault.drop_request_after is not None:

@@ -26,6 +26,7 @@ MAX_BYTES = 1_000_000
 TAGS = ("patchkit", "knowledge-editing")
 _SAMPLE = 5
 _MADE = re.compile(r"\n<!-- made by patchkit push, (sha256:[0-9a-f]{64}) -->\n\Z")
+_WITHDRAWN = re.compile(r"^\n> \*\*Withdrawn\*\*: .*\n", re.M)
 _SECTION = re.compile(r"^## `([^`\n]+)`\n", re.M)
 _BASE = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 _FIGURES = ("efficacy", "paraphrase", "neighborhood", "locality", "retention", "score")
@@ -93,7 +94,8 @@ def _body(old: str, subject: Subject) -> str:
     parts = [_head(subject)]
     for each in subject.listed:
         checked = subject.new.get(each.path)
-        parts.append(_section(each, checked) if checked else kept.get(each.path) or _brief(each))
+        section = _section(each, checked) if checked else kept.get(each.path) or _brief(each)
+        parts.append(_marked(section, each))
     text = "\n" + "\n".join([*parts, _usage(subject)])
     return f"{text}\n<!-- made by patchkit push, {bytes_digest(text.encode())} -->\n"
 
@@ -106,6 +108,15 @@ def _sections(body: str) -> dict[str, str]:
         match[1]: body[match.start() : end].rstrip() + "\n"
         for match, end in zip(found, ends, strict=False)
     }
+
+
+def _marked(section: str, listed: Listed) -> str:
+    """A section that says whether its patch is withdrawn, and why."""
+    bare = _WITHDRAWN.sub("", section)
+    if listed.withdrawn is None:
+        return bare
+    heading, rest = bare.split("\n", 1)
+    return f"{heading}\n\n> **Withdrawn**: {plain(listed.withdrawn)}\n{rest}"
 
 
 def _head(subject: Subject) -> str:
@@ -147,7 +158,8 @@ def _section(listed: Listed, checked: Sound) -> str:
 
 
 def _usage(subject: Subject) -> str:
-    first = subject.listed[0]
+    good = [each for each in subject.listed if each.withdrawn is None]
+    first = (good or subject.listed)[0]
     named = first.base.repo is not None and _BASE.fullmatch(first.base.repo)
     base = first.base.repo if named else "BASE"
     one = "" if len(subject.listed) == 1 else f"/{first.path}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from patchkit.errors import FormatError
 from patchkit.hub.refs import check_path
@@ -21,11 +21,15 @@ SCHEMA = "patchkit.index/1"
 MAX_BYTES = 4_000_000
 _ENTRY = frozenset({"path", "digest", "bytes", "base", "after", "facts"})
 _MAX = 1 << 53
+_MAX_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One patch of a repository: `after` names those to apply before, `facts` counts its facts."""
+    """One patch of a repository: `after` names those to apply before, `facts` counts its facts.
+
+    `withdrawn` is the reason why nobody should apply it any more, None for a good one.
+    """
 
     path: str
     digest: str
@@ -33,6 +37,7 @@ class Listed:
     base: BaseMeta
     after: tuple[str, ...]
     facts: int
+    withdrawn: str | None = None
 
     @classmethod
     def of(cls, path: str, info: PatchInfo) -> Listed:
@@ -60,18 +65,42 @@ def read_index(data: bytes, where: str = INDEX) -> tuple[Listed, ...]:
 
 def write_index(listed: Sequence[Listed]) -> bytes:
     """The bytes of an index; the same patches in the same order give the same bytes."""
-    body = {"schema": SCHEMA, "patches": [asdict(each) for each in listed]}
+    body = {"schema": SCHEMA, "patches": [_entry(each) for each in listed]}
     return (json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def merged(known: Sequence[Listed], new: Sequence[Listed]) -> tuple[Listed, ...]:
-    """Known patches with new ones: the same path keeps its place, others follow."""
+    """Known patches with new ones: the same path keeps its place, others follow.
+
+    A withdrawn patch stays so until its content changes.
+    """
     table = {each.path: each for each in known}
-    return tuple((table | {each.path: each for each in new}).values())
+    for each in new:
+        old = table.get(each.path)
+        withdrawn = old.withdrawn if old and old.digest == each.digest else None
+        table[each.path] = replace(each, withdrawn=withdrawn)
+    return tuple(table.values())
+
+
+def check_reason(text: str, where: str = "withdrawn") -> str:
+    """Return a reason that fits on a line; FormatError for an empty or a long one."""
+    fields.check_plain(text, where)
+    if not text.strip() or len(text) > _MAX_REASON:
+        raise FormatError(f"{where} should be a sentence of up to {_MAX_REASON} characters")
+    return text
+
+
+def _entry(listed: Listed) -> dict[str, object]:
+    entry = asdict(listed)
+    if listed.withdrawn is None:
+        del entry["withdrawn"]
+    return entry
 
 
 def _listed(value: object, where: str) -> Listed:
-    found = fields.record(value, where, _ENTRY)
+    found = dict(fields.mapping(value, where))
+    withdrawn = fields.text_or_null(found.pop("withdrawn", None), f"{where}.withdrawn")
+    found = fields.record(found, where, _ENTRY)
     base = fields.record(
         found["base"], f"{where}.base", frozenset({"repo", "revision", "config_digest"})
     )
@@ -86,4 +115,5 @@ def _listed(value: object, where: str) -> Listed:
         ),
         after=fields.array(found["after"], f"{where}.after", fields.digest),
         facts=fields.integer(found["facts"], f"{where}.facts", low=0, high=_MAX),
+        withdrawn=withdrawn if withdrawn is None else check_reason(withdrawn, f"{where}.withdrawn"),
     )

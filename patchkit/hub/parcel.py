@@ -6,17 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
-
-from patchkit.errors import FormatError, OutputError
+from patchkit.errors import OutputError
 from patchkit.events import SILENT, Progress
 from patchkit.hub.card import CARD, Subject, card_text
-from patchkit.hub.card import MAX_BYTES as MAX_CARD
 from patchkit.hub.index import INDEX, Listed, merged, read_index, write_index
-from patchkit.hub.index import MAX_BYTES as MAX_INDEX
 from patchkit.hub.refs import HubRef, check_path
 from patchkit.hub.sound import Sound, sound
-from patchkit.hub.wire import Remote, fetch
+from patchkit.hub.wire import Remote
 from patchkit.patch.patch import Patch
 
 ENDING = ".patch.safetensors"
@@ -39,6 +35,12 @@ class Parcel:
     items: tuple[Item, ...]
     license: str | None = None
     inherited: str | None = None
+    overwrite: bool = False
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """What was verified, by path."""
+        return {item.path: item.checked.info.digest for item in self.items}
 
     @property
     def public_facts(self) -> int:
@@ -55,7 +57,10 @@ class Parcel:
         return frozenset(name for name in names if name and "/" in name)
 
     def files(self, remote: Remote | None, known: Mapping[str, bytes]) -> dict[str, Path | bytes]:
-        """What has to change on the Hub; nothing where all of it is there already."""
+        """What has to change on the Hub; nothing where all of it is there already.
+
+        OutputError where another patch would be replaced, unless `overwrite`.
+        """
         old = read_index(known[INDEX]) if INDEX in known else ()
         listed = merged(old, [Listed.of(item.path, item.checked.info) for item in self.items])
         here = {} if remote is None else remote.files
@@ -64,6 +69,12 @@ class Parcel:
             for item in self.items
             if item.path not in here or not here[item.path].holds(item.content)
         }
+        taken = [path for path in files if path in here]
+        if taken and not self.overwrite:
+            raise OutputError(
+                f"{self.ref.repo} holds another patch named {taken[0]}",
+                hint="pass --yes to replace it, or rename the file",
+            )
         if listed != old:
             files[INDEX] = write_index(listed)
         new = {item.path: item.checked for item in self.items if item.path in files}
@@ -72,15 +83,6 @@ class Parcel:
         if (card := card_text(text, subject)) != text:
             files[CARD] = card.encode()
         return files
-
-    def replaced(self, remote: Remote) -> list[str]:
-        """The paths where the Hub holds another content."""
-        here = remote.files
-        return [
-            item.path
-            for item in self.items
-            if item.path in here and not here[item.path].holds(item.content)
-        ]
 
 
 def pack(
@@ -102,35 +104,6 @@ def pack(
             f"two of the patches would both be {twice[0]}", hint="rename one of the files"
         )
     return Parcel(ref, items, license)
-
-
-def operations(files: Mapping[str, Path | bytes], parcel: Parcel) -> list[CommitOperationAdd]:
-    """The client's operations; FormatError if a patch changed since it was verified."""
-    verified = {item.path: item.checked.info.digest for item in parcel.items}
-    made = []
-    for path, content in sorted(files.items()):
-        operation = CommitOperationAdd(path, content)
-        digest = f"sha256:{operation.upload_info.sha256.hex()}"
-        if digest != verified.get(path, digest):
-            raise FormatError(
-                f"{path} changed while it was pushed: {digest[:15]}…, and {verified[path][:15]}… "
-                "was verified",
-                details={"expected": verified[path], "found": digest},
-            )
-        made.append(operation)
-    return made
-
-
-def known_files(api: HfApi, remote: Remote, folder: Path) -> dict[str, bytes]:
-    """Index and card of a repository as they are now; FormatError for absurd sizes."""
-    found = {}
-    for path, limit in ((INDEX, MAX_INDEX), (CARD, MAX_CARD)):
-        if path not in remote.files:
-            continue
-        if (size := remote.files[path].size) > limit:
-            raise FormatError(f"{path} on the Hub has {size} bytes; {limit} are allowed")
-        found[path] = fetch(api, remote, path, folder / remote.commit).read_bytes()
-    return found
 
 
 def _item(path: Path, embed_facts: bool, progress: Progress) -> Item:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from huggingface_hub import HfApi
 
 from patchkit.errors import FormatError, HubError, HubUnreachable
 from patchkit.events import SILENT, Progress, phase
-from patchkit.hub.index import INDEX, MAX_BYTES, Listed, read_index
+from patchkit.hub.index import INDEX, Listed
+from patchkit.hub.listing import fetch_index, refuse_withdrawn, withdrawn_now
 from patchkit.hub.refs import HubRef, check_path, parse_ref
 from patchkit.hub.sound import FindBase, Sound, sound
 from patchkit.hub.store import Store
@@ -58,8 +60,9 @@ def pull(
     commit pulled before needs no network, and a revision pulled before is used as it was where the
     Hub gives no answer.
 
-    Raises HubError (AccessDenied, HubUnreachable) for what the Hub does not give, FormatError for
-    bytes that are not what was stated or no patch, BaseMismatch, InvariantError, OutputError.
+    Raises HubError (AccessDenied, HubUnreachable) for what the Hub does not give, PatchWithdrawn,
+    FormatError for bytes that are not what was stated or no patch, BaseMismatch, InvariantError,
+    OutputError.
     """
     ref = parse_ref(ref) if isinstance(ref, str) else ref
     store = Store(Path(cache_dir))
@@ -72,7 +75,10 @@ def pull(
         path = _choose(ref, [path for path in remote.files if path.endswith(ENDING)])
         pinned = HubRef(ref.repo, remote.commit, path)
         report = _kept(store, pinned, folder, progress, offline=False)
-        report = report or _fetched(api, store, remote, path, folder, progress)
+        if report is None:
+            report = _fetched(api, store, remote, path, folder, progress)
+        else:
+            refuse_withdrawn(ref.repo, path, report.digest, withdrawn_now(api, remote))
     except HubUnreachable:
         if kept := _kept(store, ref, folder, progress, offline=True):
             return kept
@@ -107,7 +113,11 @@ def _fetched(
 ) -> PullReport:
     pinned = HubRef(remote.ref.repo, remote.commit, path)
     with store.quarantine() as folder:
-        entry = _entry(api, remote, path, folder)
+        listed = fetch_index(api, remote)
+        entry = _entry(remote, path, listed)
+        reasons = withdrawn_now(api, remote, listed or ())
+        if entry is not None:  # before anything large is fetched
+            refuse_withdrawn(pinned.repo, path, entry.digest, reasons)
         with phase(progress, "downloading", remote.files[path].size, "B") as advance:
             file = fetch(api, remote, path, folder, advance)
         checked = sound(file, base, name=path, progress=progress)
@@ -118,18 +128,15 @@ def _fetched(
                 hint="tell the owner of the repository",
                 details={"expected": entry.digest, "found": checked.info.digest},
             )
+        refuse_withdrawn(pinned.repo, path, checked.info.digest, reasons)
         place = store.keep(pinned, remote.commit, path, file, checked.info.digest)
     return _report(place, pinned, checked, entry is not None, False, False)
 
 
-def _entry(api: HfApi, remote: Remote, path: str, folder: Path) -> Listed | None:
+def _entry(remote: Remote, path: str, listed: Sequence[Listed] | None) -> Listed | None:
     """What the repository's index says of a file; None without an index."""
-    if INDEX not in remote.files:
+    if listed is None:
         return None
-    if remote.files[INDEX].size > MAX_BYTES:
-        size = remote.files[INDEX].size
-        raise FormatError(f"{INDEX} has {size} bytes; {MAX_BYTES} are allowed")
-    listed = read_index(fetch(api, remote, INDEX, folder).read_bytes())
     found = next((each for each in listed if each.path == path), None)
     if found is None:
         raise FormatError(

@@ -236,6 +236,45 @@ def test_a_lost_answer_is_no_lost_commit(
     assert [file.path for file in report.files] == [NAME, "patchkit.index.json", "README.md"]
 
 
+@pytest.mark.parametrize("fault", [{"drop_response_after": 0}, {"drop_response_after": 5}])
+def test_a_lost_answer_is_no_lost_pull_request(
+    hub: TestHub, login: Login, patch: Path, fault: dict[str, int]
+) -> None:
+    login()
+    hub.state.repo(REPO)
+    hub.fail("/commit/", **fault)
+    report = push([patch], REPO, create_pr=True, endpoint=hub.endpoint)
+    repo = hub.state.repos[REPO]
+    assert [ref for ref in repo.refs if "/pr/" in ref] == ["refs/pr/1"]
+    assert report.commit == repo.refs["refs/pr/1"]
+    assert report.pull_request == f"{hub.endpoint}/{REPO}/discussions/1"
+    assert titles(hub) == ["initial commit"]
+
+
+def test_a_pull_request_that_is_open_is_not_made_again(
+    hub: TestHub, login: Login, patch: Path, other: Callable[..., Path]
+) -> None:
+    login()
+    hub.state.repo(REPO)
+    for _ in range(2):
+        report = push([patch], REPO, create_pr=True, endpoint=hub.endpoint)
+        assert report.pull_request == f"{hub.endpoint}/{REPO}/discussions/1"
+    hub.state.repos[REPO].closed.add(1)
+    again = push([patch], REPO, create_pr=True, endpoint=hub.endpoint)
+    assert again.pull_request == f"{hub.endpoint}/{REPO}/discussions/2"
+
+
+def test_a_pull_request_whose_answer_never_comes_is_one_sentence(
+    hub: TestHub, login: Login, patch: Path
+) -> None:
+    login()
+    hub.state.repo(REPO)
+    hub.fail("/commit/", drop_request_after=0, times=9)
+    with pytest.raises(HubUnreachable, match="pushing to ada/caps: the Hub cannot be reached"):
+        push([patch], REPO, create_pr=True, endpoint=hub.endpoint)
+    assert [ref for ref in hub.state.repos[REPO].refs if "/pr/" in ref] == []
+
+
 def test_a_refused_commit_is_not_taken_for_a_lost_answer(
     hub: TestHub, login: Login, patch: Path
 ) -> None:
