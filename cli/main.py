@@ -21,6 +21,8 @@ from . import (
     revert,
     stats,
     try_,
+    search,
+    sign,
     verify,
 )
 from .errors import EXIT_MEANINGS, explain
@@ -64,6 +66,7 @@ GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] 
 def examples(commands: tuple[str, ...]) -> str:
     """The examples as the foot of a help page."""
     return "Examples\n\n" + "\n".join(f"$ {command}" for command in commands)
+        ("sign", sign.sign, sign.EXAMPLES),
 
 
 def guarded(name: str, command: Callable[..., None]) -> Callable[..., None]:

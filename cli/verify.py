@@ -1,5 +1,6 @@
 """`patchkit verify`: named checks of a patch or a patched folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "patchkit verify capitals.patch.safetensors --base atlas",
     "patchkit verify ./atlas-patched --json",
+    "patchkit verify capitals.patch.safetensors --require-signer ada.pub",
 )
 
 _STYLES = {"ok": "", "skipped": "dim", "FAILED": "red"}
@@ -51,6 +53,26 @@ BehaviourFlag = Annotated[
         rich_help_panel="Compute",
     ),
 ]
+SignerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--require-signer",
+        metavar="KEY|IDENTITY",
+        help="The file of a public key, or an identity of Sigstore, that must have signed it.",
+        rich_help_panel="Input",
+        show_default=False,
+    ),
+]
+IssuerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--issuer",
+        metavar="URL",
+        help="Who vouches for the identity; known for workflows of GitHub.",
+        rich_help_panel="Input",
+        show_default=False,
+    ),
+]
 
 
 def verify(
@@ -58,16 +80,30 @@ def verify(
     base: BaseToCheck = None,
     deep: DeepFlag = False,
     behaviour: BehaviourFlag = False,
+    require_signer: SignerOption = None,
+    issuer: IssuerOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Check digests, orthogonality and norms."""
     out = Out.choose("verify", json=json, quiet=quiet)
+    if issuer is not None and require_signer is None:
+        raise typer.BadParameter("--issuer goes with --require-signer IDENTITY")
+    signed = _signed(target, require_signer, issuer)
     report = _report(target, base, deep, behaviour, out)
+    report = replace(report, checks=(*report.checks, *signed))
     _show(out, report)
     passed = str(target) if report.ok else None
     out.result(_data(target, report, out.seconds), quiet=passed, ok=report.ok)
     out.verdict(report.ok)
+
+
+def _signed(target: Path, signer: str | None, issuer: str | None) -> tuple["Check", ...]:
+    if signer is None:
+        return ()
+    from patchkit.signing import check_signature
+
+    return (check_signature(target, signer, issuer=issuer),)
 
 
 def _report(target: Path, base: str | None, deep: bool, behaviour: bool, out: Out) -> "Report":

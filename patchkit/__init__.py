@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from patchkit.errors import PatchkitError as PatchkitError
     from patchkit.errors import PatchWithdrawn as PatchWithdrawn
     from patchkit.errors import RecipeError as RecipeError
+    from patchkit.errors import SignatureError as SignatureError
     from patchkit.errors import SolveError as SolveError
     from patchkit.errors import TaskError as TaskError
     from patchkit.errors import UnsupportedModel as UnsupportedModel
@@ -83,6 +84,8 @@ if TYPE_CHECKING:
     from patchkit.runtime import attached as attached
     from patchkit.scoring.continuations import Continuation as Continuation
     from patchkit.scoring.continuations import continuation as continuation
+    from patchkit.signing import check_signature as check_signature
+    from patchkit.signing import sign as sign
     from patchkit.tensors.checkpoint import Checkpoint as Checkpoint
     from patchkit.tensors.refs import resolve_base as resolve_base
     from patchkit.verify import verify_folder as verify_folder
@@ -104,6 +107,7 @@ _HOME = {
     "Attachment": "runtime",
     "BaseMismatch": "errors",
     "Check": "report",
+    "check_signature": "signing",
     "Checkpoint": "tensors.checkpoint",
     "CheckpointError": "errors",
     "compose": "compose",
@@ -161,6 +165,8 @@ _HOME = {
     "revert": "revert",
     "RevertPlan": "revert",
     "RevertReport": "revert",
+    "sign": "signing",
+    "SignatureError": "errors",
     "SILENT": "events",
     "Snippets": "facts.snippets",
     "SolveError": "errors",

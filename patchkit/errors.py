@@ -12,6 +12,7 @@
     ├── OutputError        output_failed      a result could not be written
     ├── ExtraMissing       extra_missing      an optional dependency is not installed
     ├── TaskError          task_failed        lm-evaluation-harness could not run a task
+    ├── SignatureError     signature_failed   a signature could not be made, or not be checked
     └── HubError           hub_failed         the Hub has not, does not take or does not give it
         ├── AccessDenied   access_denied      a login is missing or may not do this
         ├── PatchWithdrawn patch_withdrawn    a published patch was withdrawn by its owner
@@ -135,6 +136,12 @@ class TaskError(PatchkitError):
     """A task of lm-evaluation-harness could not be read or run."""
 
     code: ClassVar[str] = "task_failed"
+
+
+class SignatureError(PatchkitError):
+    """A key or Sigstore could not be used; a signature that is not valid is a verdict instead."""
+
+    code: ClassVar[str] = "signature_failed"
 
 
 class HubError(PatchkitError):

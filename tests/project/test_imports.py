@@ -27,6 +27,7 @@ ORDER = (
     "undo",
     "apply",
     "verify",
+    "signing",
     "evaluate",
     "revert",
     "compose",
