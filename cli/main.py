@@ -21,7 +21,6 @@ from . import (
     revert,
     stats,
     try_,
-    search,
     sign,
     verify,
 )
