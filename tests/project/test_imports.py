@@ -31,6 +31,8 @@ ORDER = (
     "evaluate",
     "revert",
     "compose",
+    "diff",
+    "extract",
     "runtime",
     "export",
     "hub",
