@@ -46,6 +46,11 @@ class Place:
             )
         return cls(model, sites[-1], not post_norm)
 
+    @property
+    def wide(self) -> torch.dtype:
+        """What values are computed in: fp32, or the model's type where that is wider."""
+        return torch.promote_types(self.model.dtype, torch.float32)
+
     def values(self, rows: Rows) -> Tensor:
         """Return the model's own values (n, d) at the subjects' last tokens, in fp32 or wider."""
         index = torch.arange(rows.count, device=rows.ids.device)

@@ -71,22 +71,11 @@ def replay_subjects(model: PreTrainedModel, rows: Rows, first: int) -> Replay:
 
     What stands before is run once for its attention keys and values, with the weights of now.
     """
-    start = rows.last
-    behind = _behind(rows)
+    start, length = rows.last, int(rows.behind.max())
     if not bool(start.any()):
-        ends = int(behind.max())
-        return capture_replay(model, rows.ids[:, :ends], rows.mask[:, :ends], first)
+        return capture_replay(model, rows.ids[:, :length], rows.mask[:, :length], first)
     beginning = run_beginning(model, rows.ids, start)
-    return _captured(model, _call(rows, beginning, int(behind.max())), first, start)
-
-
-def _behind(rows: Rows) -> Tensor:
-    """Return how many tokens (n,) of each row are needed, the subject's last one being the first.
-
-    What a label stands behind is not asked for anything, nor what follows a subject alone.
-    """
-    distance = rows.label_position - rows.last[rows.label_row]
-    return 1 + torch.zeros_like(rows.last).scatter_reduce(0, rows.label_row, distance, "amax")
+    return _captured(model, _call(rows, beginning, length), first, start)
 
 
 def _call(rows: Rows, beginning: Beginning, length: int) -> dict[str, Any]:

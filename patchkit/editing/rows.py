@@ -15,6 +15,9 @@ from patchkit.facts.fact import Fact
 from patchkit.facts.position import Passage, encode_all, fact_passage, pad
 from patchkit.tensors.layout import Site
 
+_PADDING = 1.25  # the longest row of a part over its shortest
+_WORTHWHILE = 16  # rows
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -36,6 +39,15 @@ class Rows:
         """Number of facts n."""
         return len(self.ids)
 
+    @property
+    def behind(self) -> Tensor:
+        """Tokens (n,) of each row that an edit of its subject needs, the subject's last one first.
+
+        What a label stands behind is not asked for anything, nor what follows a subject alone.
+        """
+        distance = self.label_position - self.last[self.label_row]
+        return 1 + torch.zeros_like(self.last).scatter_reduce(0, self.label_row, distance, "amax")
+
     def only(self, index: Sequence[int]) -> Rows:
         """Return the rows at `index`, in that order, as long as the longest, with their labels."""
         chosen = torch.tensor(list(index), dtype=torch.long, device=self.ids.device)
@@ -55,6 +67,24 @@ class Rows:
         ones = torch.ones_like(losses)
         total = losses.new_zeros(self.count).index_add(0, self.label_row, losses)
         return total / losses.new_zeros(self.count).index_add(0, self.label_row, ones)
+
+
+def alike(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Cut rows of these lengths into parts of at most `most` rows that waste little on padding.
+
+    Every index is in one part, shortest rows first. Parts are not cut smaller than is worth while,
+    because each costs something however short its rows are.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    parts: list[list[int]] = []
+    for place, index in enumerate(order):
+        last = parts[-1] if parts else []
+        enough = min(len(last), len(order) - place) >= _WORTHWHILE
+        longer = enough and lengths[index] > _PADDING * lengths[last[0]]
+        if not last or len(last) >= most or longer:
+            parts.append([])
+        parts[-1].append(index)
+    return parts
 
 
 def build_rows(tokenizer: Any, facts: Sequence[Fact], context: str, device: torch.device) -> Rows:

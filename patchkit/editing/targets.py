@@ -24,6 +24,7 @@ from patchkit.editing.batch import Batch
 from patchkit.editing.methods import Finished
 from patchkit.editing.place import Place
 from patchkit.editing.replay import Replay
+from patchkit.editing.rows import alike
 from patchkit.editing.settings import above, at_least
 from patchkit.errors import SolveError
 from patchkit.tensors.layout import blocks
@@ -80,9 +81,8 @@ def optimise(
     workers = batch.workers
     if workers.count == 1:
         return _optimised(batch, groups, place, options, finished)
-    wide = torch.promote_types(place.model.dtype, torch.float32)
     size = (len(groups), place.site.d_out)
-    values = torch.zeros(size, dtype=wide, device=batch.anchors.ids.device)
+    values = torch.zeros(size, dtype=place.wide, device=batch.anchors.ids.device)
     failure: SolveError | None = None
     try:
         if mine := workers.share(groups):
@@ -103,18 +103,18 @@ def _optimised(
     finished: Finished,
 ) -> Tensor:
     """Return the values (g, d) of `groups`, as many facts at a time as fit in memory."""
-    chunks = list(_chunks(groups, max(1, _AT_ONCE // _weight(batch, place))))
-    found = []
+    chunks = _chunks(batch, groups, max(1, _AT_ONCE // _weight(batch, place)))
+    found = batch.contexts[0].ids.new_zeros(len(groups), place.site.d_out, dtype=place.wide)
     for index, chunk in enumerate(chunks):
-        members = [fact for group in chunk for fact in group]
-        owner = [number for number, group in enumerate(chunk) for _ in group]
+        members = [fact for group in chunk for fact in groups[group]]
+        owner = [number for number, group in enumerate(chunk) for _ in groups[group]]
         task = _Task.of(batch.only(members), torch.tensor(owner), place)
         done, of = index * options.steps, len(chunks) * options.steps
         shift = _descend(task, options)
         for step in range(options.steps):
             finished(done + step + 1, of)
-        found.append(task.start + shift)
-    return torch.cat(found)
+        found[chunk] = task.start + shift
+    return found
 
 
 def _weight(batch: Batch, place: Place) -> int:
@@ -127,15 +127,11 @@ def _weight(batch: Batch, place: Place) -> int:
     return length * behind * (8 * place.site.d_out + 4 * place.site.d_in)
 
 
-def _chunks(groups: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
-    """Cut the groups into runs of at most `most` facts, or of one group that has more."""
-    chunk: list[Sequence[int]] = []
-    for group in groups:
-        if chunk and sum(map(len, chunk)) + len(group) > most:
-            yield chunk
-            chunk = []
-        chunk.append(group)
-    yield chunk
+def _chunks(batch: Batch, groups: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """Cut the groups into runs of alike length and about `most` facts, or of one that has more."""
+    behind = batch.contexts[0].behind.tolist()
+    largest = max(map(len, groups))
+    return alike([max(behind[fact] for fact in group) for group in groups], max(1, most // largest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ with the expectation over preserved keys (through C) and the last sum over facts
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from patchkit.editing.confinement import Confinement, directions
 from patchkit.editing.methods import Finished
 from patchkit.editing.replay import Replay, replay_subjects
 from patchkit.editing.rotor import Rotor, Turn
-from patchkit.editing.rows import Rows, keys_in_contexts, mean_key
+from patchkit.editing.rows import Rows, alike, keys_in_contexts, mean_key
 from patchkit.editing.settings import above, at_least
 from patchkit.editing.state import SiteState
 from patchkit.errors import SolveError
@@ -149,8 +149,7 @@ def _descend(
     """
     workers = batch.workers
     mine = workers.share(range(batch.count))
-    contexts = [rows.only(mine) for rows in batch.contexts]
-    replays = [replay_subjects(model, rows, min(states)) for rows in contexts if mine]
+    contexts = [_Context.of(model, rows.only(mine), min(states)) for rows in batch.contexts]
     drifts = [_Drift.of(rotor, states[layer]) for layer, rotor in rotors.items()]
     landing = [rotor.landing for rotor in rotors.values()]
     optimizer = torch.optim.Adam(landing)
@@ -161,7 +160,7 @@ def _descend(
                 acting.enter_context(rotor.acting(module_of(model, states[layer].site)))
                 for layer, rotor in rotors.items()
             ]
-            loss = _wanted(replays, contexts, step, options.floor)
+            loss = _wanted(contexts, step, options.floor)
         for drift, turn in zip(drifts, turns, strict=True):
             loss = loss + options.preserve * drift.preserved(turn) / workers.count
             loss = loss + options.history * drift.forgotten(turn) / workers.count
@@ -191,15 +190,32 @@ def _rotor(state: SiteState, keys: Tensor, options: Options) -> Rotor:
     return Rotor(state.weight, basis, basis.T @ reading)
 
 
-def _wanted(replays: Sequence[Replay], contexts: Sequence[Rows], step: int, floor: float) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """The facts behind one context, in parts of alike length."""
+
+    parts: tuple[tuple[Rows, Replay], ...]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, rows: Rows, first: int) -> _Context:
+        parts = [rows.only(part) for part in alike(rows.behind.tolist(), max(1, rows.count))]
+        return cls(tuple((part, replay_subjects(model, part, first)) for part in parts))
+
+    def losses(self) -> Iterator[Tensor]:
+        """Yield the facts' mean losses over their labels, part by part (n,)."""
+        for rows, replay in self.parts:
+            logits = replay.logits(rows.label_row, rows.label_position).float()
+            losses = torch.nn.functional.cross_entropy(logits, rows.label_id, reduction="none")
+            yield rows.per_fact(losses)
+
+
+def _wanted(contexts: Sequence[_Context], step: int, floor: float) -> Tensor:
     """Return the facts' summed loss in the bare prompt and in one context, taking turns."""
     chosen = [0] if len(contexts) == 1 else [0, 1 + step % (len(contexts) - 1)]
-    total = torch.zeros((), device=contexts[0].ids.device)
-    for index in chosen if replays else ():
-        rows = contexts[index]
-        logits = replays[index].logits(rows.label_row, rows.label_position).float()
-        losses = torch.nn.functional.cross_entropy(logits, rows.label_id, reduction="none")
-        total = total + rows.per_fact(losses).clamp_min(floor).sum() / len(chosen)
+    total = torch.zeros(())
+    for index in chosen:
+        for losses in contexts[index].losses():
+            total = total.to(losses.device) + losses.clamp_min(floor).sum() / len(chosen)
     return total
 
 

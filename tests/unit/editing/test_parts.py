@@ -15,7 +15,7 @@ from patchkit.editing.corpus import self_corpus
 from patchkit.editing.layers import choose_layers
 from patchkit.editing.protect import Protection
 from patchkit.editing.recipe import Recipe, read_recipe, recipe_from
-from patchkit.editing.rows import build_rows
+from patchkit.editing.rows import alike, build_rows
 from patchkit.editing.statistics import gather
 from patchkit.errors import RecipeError
 from patchkit.facts.fact import Fact
@@ -166,3 +166,19 @@ def test_a_recipe_survives_the_metadata_of_a_patch(
         protection=Protection(energy=energy),
     )
     assert recipe_from(json.loads(canonical_json(recipe.as_dict()))) == recipe
+
+
+@given(lengths=st.lists(st.integers(1, 30), max_size=80), most=st.integers(1, 40))
+def test_rows_are_cut_into_parts_of_alike_length(lengths: list[int], most: int) -> None:
+    parts = alike(lengths, most)
+    assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
+    assert all(0 < len(part) <= most for part in parts)
+    flat = [lengths[index] for part in parts for index in part]
+    assert flat == sorted(lengths)
+    assert sum(len(part) < min(most, 16) for part in parts) <= 1 + len(lengths) // most
+
+
+def test_long_rows_do_not_make_short_ones_pay() -> None:
+    parts = alike([2] * 20 + [9] * 20, 100)
+    assert [len(part) for part in parts] == [20, 20]
+    assert len(alike([2] * 20 + [9] * 3, 100)) == 1
