@@ -28,6 +28,7 @@ from patchkit.patch.writing import write_atomically
 from patchkit.tensors.clone import can_reflink
 from patchkit.tensors.digests import json_digest
 from patchkit.tensors.journal import Journal
+from patchkit.tensors.origin import read_origin
 from patchkit.tensors.rewrite import LOCK, check_place, staged_folder
 
 Digests = Mapping[str, str]
@@ -255,7 +256,8 @@ def _lock(plan: ApplyPlan, out: Path, before: Digests, filled: Filled) -> Lock:
             config_digest=base.config_digest,
         ),
         patches=tuple(
-            LockedPatch(patch.info.digest, relative_path(patch.path, out)) for patch in plan.patches
+            LockedPatch(patch.info.digest, relative_path(patch.path, out), _source(patch.path))
+            for patch in plan.patches
         ),
         tensors={
             tensor.name: LockedTensor(tensor.entry.shard, before[tensor.name], after[tensor.name])
@@ -269,6 +271,12 @@ def _lock(plan: ApplyPlan, out: Path, before: Digests, filled: Filled) -> Lock:
             **dict.fromkeys(plan.cloned, LockedShard("unchanged", None, None)),
         },
     )
+
+
+def _source(patch: Path) -> str | None:
+    """Where on the Hub a patch is from; None for a file that nothing says it of."""
+    origin = read_origin(patch)
+    return None if origin is None else str(origin)
 
 
 def _peak_memory() -> int | None:

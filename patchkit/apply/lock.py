@@ -35,10 +35,11 @@ class LockedBase:
 
 @dataclass(frozen=True, slots=True)
 class LockedPatch:
-    """One applied patch: `path` relative to the patched folder."""
+    """One applied patch: `path` relative to the patched folder, `source` where on the Hub it is."""
 
     digest: str
     path: str
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Lock:
         return {
             "schema": SCHEMA,
             "base": asdict(self.base),
-            "patches": [asdict(patch) for patch in self.patches],
+            "patches": [_stated(patch) for patch in self.patches],
             "tensors": {name: asdict(tensor) for name, tensor in self.tensors.items()},
             "shards": {name: asdict(shard) for name, shard in self.shards.items()},
         }
@@ -182,6 +183,10 @@ def _joined(folder: Path, path: str) -> Path:
     return Path(os.path.normpath(folder.resolve() / path))
 
 
+def _stated(patch: LockedPatch) -> dict[str, object]:
+    return {key: value for key, value in asdict(patch).items() if value is not None}
+
+
 def _lock(found: Mapping[str, object]) -> Lock:
     base, patches, tensors = found["base"], found["patches"], found["tensors"]
     if not isinstance(base, dict) or not isinstance(patches, list) or not isinstance(tensors, dict):
@@ -201,7 +206,7 @@ def _lock(found: Mapping[str, object]) -> Lock:
 
 def _check_texts(lock: Lock) -> None:
     texts = [text for text in asdict(lock.base).values() if text is not None]
-    texts += [text for patch in lock.patches for text in asdict(patch).values()]
+    texts += [text for patch in lock.patches for text in _stated(patch).values()]
     texts += [text for tensor in lock.tensors.values() for text in asdict(tensor).values()]
     shards = lock.shards.values()
     texts += [text for shard in shards for text in asdict(shard).values() if text is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from huggingface_hub import ModelCard
@@ -19,6 +19,7 @@ from patchkit.hub.index import Listed
 from patchkit.hub.sound import Sound
 from patchkit.hub.wire import quiet
 from patchkit.report import Check
+from patchkit.tensors.checkpoint import ATLAS
 from patchkit.tensors.digests import bytes_digest
 
 CARD = "README.md"
@@ -36,7 +37,8 @@ _FIGURES = ("efficacy", "paraphrase", "neighborhood", "locality", "retention", "
 class Subject:
     """What a card is about: the repository, all its patches, and those that are new here.
 
-    `license` wins over what a card says, `inherited` fills in where it says nothing.
+    `license` wins over what a card says, `inherited` fills in where it says nothing; `lines` are
+    more paragraphs for the sections of new patches.
     """
 
     repo: str
@@ -44,6 +46,12 @@ class Subject:
     new: Mapping[str, Sound]
     license: str | None = None
     inherited: str | None = None
+    lines: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def base_tag(base: str) -> str:
+    """The tag by which patches for a base are found; the embedded model has no page there."""
+    return f"patchkit-{ATLAS}" if base == ATLAS else f"base_model:adapter:{base}"
 
 
 def card_text(existing: str | None, subject: Subject) -> str:
@@ -78,7 +86,10 @@ def _describe(card: Any, subject: Subject) -> None:
         card.data.base_model_relation = "adapter"
     card.data.library_name = "patchkit"
     known = list(card.data.tags or ())
-    card.data.tags = known + [tag for tag in TAGS if tag not in known]
+    wanted = [*TAGS, *(base_tag(ATLAS) for each in subject.listed if each.base.repo == ATLAS)]
+    card.data.tags = known + [tag for tag in dict.fromkeys(wanted) if tag not in known]
+    good = [each for each in subject.listed if each.withdrawn is None]
+    card.data.patchkit = {"patches": len(good), "facts": sum(each.facts for each in good)}
     card.data.license = subject.license or card.data.license or subject.inherited
 
 
@@ -94,7 +105,9 @@ def _body(old: str, subject: Subject) -> str:
     parts = [_head(subject)]
     for each in subject.listed:
         checked = subject.new.get(each.path)
-        section = _section(each, checked) if checked else kept.get(each.path) or _brief(each)
+        lines = subject.lines.get(each.path, ())
+        section = _section(each, checked, lines) if checked else kept.get(each.path)
+        section = section or _brief(each)
         parts.append(_marked(section, each))
     text = "\n" + "\n".join([*parts, _usage(subject)])
     return f"{text}\n<!-- made by patchkit push, {bytes_digest(text.encode())} -->\n"
@@ -140,7 +153,7 @@ def _brief(listed: Listed) -> str:
     )
 
 
-def _section(listed: Listed, checked: Sound) -> str:
+def _section(listed: Listed, checked: Sound, lines: Sequence[str]) -> str:
     parts = [_brief(listed)]
     if facts := checked.info.facts_jsonl:
         sample = parse_jsonl(facts, name=listed.path).facts[:_SAMPLE]
@@ -154,7 +167,7 @@ def _section(listed: Listed, checked: Sound) -> str:
         parts.append(_table(("measured", "value"), figures))
     checks = [(check.name, _value(check.value), _verdict(check)) for check in checked.report.checks]
     parts.append(_table(("check", "value", "verdict"), checks))
-    return "\n".join(parts)
+    return "\n".join([*parts, *lines])
 
 
 def _usage(subject: Subject) -> str:
@@ -172,8 +185,21 @@ patchkit apply {base} hf://{subject.repo}{one} -o ./patched
 patchkit export hf://{subject.repo}{one} --base {base} --to peft -o ./lora
 ```
 
-`./patched` loads in transformers like any checkpoint, `./lora` in PEFT and vLLM as a LoRA adapter.
-In Python, on a model in memory:
+The patched folder loads in transformers like any other, the adapter in PEFT and vLLM:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("./patched")
+same = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "./lora")
+```
+
+```sh
+vllm serve {base} --enable-lora --lora-modules patched=./lora
+```
+
+On a model in memory:
 
 ```python
 import patchkit

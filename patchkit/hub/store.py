@@ -3,6 +3,7 @@
     <folder>/org--name/refs/<revision>          the commit that a revision was last seen at
     <folder>/org--name/<commit>/<path>          a patch that passed every check
     <folder>/org--name/<commit>/<path>.sha256   its digest then, compared at each use
+    <folder>/org--name/<commit>/.<path>.origin  where it is from, for locks
 
 Nothing enters before it is verified: downloads go into a folder of their own beside.
 """
@@ -22,6 +23,7 @@ from patchkit.hub.refs import HubRef, is_commit
 from patchkit.patch.writing import write_atomically
 from patchkit.tensors.clone import create, fill
 from patchkit.tensors.digests import file_digest
+from patchkit.tensors.origin import Origin, origin_note
 
 _DIGEST = ".sha256"
 
@@ -84,8 +86,17 @@ class Store:
             os.replace(verified, place)
         except OSError as error:
             raise OutputError(f"{path} could not be kept: {error.strerror}") from error
+        origin = Origin(ref.repo, commit, path)
+        write_atomically(origin_note(place), str(origin).encode())
         write_atomically(place.with_name(place.name + _DIGEST), digest.encode())
         return place
+
+    def keep_beside(self, ref: HubRef, commit: str, path: str, file: Path) -> None:
+        """Move a small file that goes with a kept patch beside it; nobody takes it for a patch."""
+        try:
+            os.replace(file, self._repo(ref) / commit / path)
+        except OSError as error:
+            raise OutputError(f"{path} could not be kept: {error.strerror}") from error
 
     @contextmanager
     def quarantine(self) -> Iterator[Path]:

@@ -67,6 +67,7 @@ def test_every_command_has_both_modes_and_refuses_them_together(command: Command
         "apply": "x x",
         "push": "x x",
         "try": "x --patch x",
+        "yank": "x x --undo",
         "cache ls": "",
         "cache clear": "",
     }

@@ -67,7 +67,7 @@ def test_what_was_pushed_comes_back(pushed: TestHub, pull: Pull, patch: Path) ->
 
 def test_only_the_verified_file_is_left(pushed: TestHub, pull: Pull, store: Path) -> None:
     pull()
-    assert kept(store) == [NAME, f"{NAME}.sha256", "main"]
+    assert kept(store) == [f".{NAME}.origin", NAME, f"{NAME}.sha256", "main"]
     assert [path.name for path in store.iterdir()] == ["ada--caps"]
 
 
