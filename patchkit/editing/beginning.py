@@ -40,6 +40,15 @@ class Beginning:
     cache: Reading
     mask: Tensor
 
+    def only(self, rows: Tensor) -> Beginning:
+        """Return the beginnings of `rows` (m,), in that order."""
+        cache = Reading()
+        for index, layer in enumerate(self.cache.layers):
+            seen: Any = layer
+            cache.update(seen.keys[rows], seen.values[rows], index)
+        cache.sealed = True
+        return Beginning(cache, self.mask[rows])
+
 
 @torch.no_grad()
 def run_beginning(model: PreTrainedModel, ids: Tensor, lengths: Tensor) -> Beginning:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from patchkit.editing.beginning import Beginning
 from patchkit.editing.capture import capture, module_of
 from patchkit.editing.replay import Replay, replay_subjects
 from patchkit.editing.rows import Rows
@@ -60,10 +61,15 @@ class Place:
         flow = capture(self.model, rows.ids, rows.mask, [self.site])[self.site.layer]
         return _wide(flow.at(rows.last).values)
 
-    def replay(self, rows: Rows) -> Replay:
+    def replay(self, rows: Rows, beginning: Beginning | None = None) -> Replay:
         """Run what comes before the place once, of each row from its subject's last token on."""
         first = self.site.layer + 1 if self.stream else self.site.layer
-        return replay_subjects(self.model, rows, first)
+        return replay_subjects(self.model, rows, first, beginning)
+
+    def again(self, replay: Replay, rows: Rows, kept: Tensor) -> Replay:
+        """Replay `rows`, those at `kept` (m,) of the ones that `replay` is of."""
+        beginning = replay.beginning
+        return self.replay(rows, None if beginning is None else beginning.only(kept))
 
     def logits(
         self, replay: Replay, rows: Rows, shift: Tensor, where: Tensor, positions: Tensor

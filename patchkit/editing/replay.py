@@ -9,7 +9,7 @@ the keys and values only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Replay:
     calls: tuple[tuple[tuple[Any, ...], Mapping[str, Any]], ...]
     hidden: Tensor  # (b, t, d) input of the first replayed block
     start: Tensor
+    beginning: Beginning | None = None
 
     def at(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the index into `hidden` of the tokens at `positions` (p,) of `rows` (p,)."""
@@ -66,16 +67,20 @@ def capture_replay(model: PreTrainedModel, ids: Tensor, mask: Tensor, first: int
     return _captured(model, plain, first, ids.new_zeros(len(ids)))
 
 
-def replay_subjects(model: PreTrainedModel, rows: Rows, first: int) -> Replay:
+def replay_subjects(
+    model: PreTrainedModel, rows: Rows, first: int, beginning: Beginning | None = None
+) -> Replay:
     """Keep what enters block `first` from each subject's last token to the last one asked for.
 
-    What stands before is run once for its attention keys and values, with the weights of now.
+    What stands before is run once for its attention keys and values, with the weights of now, or
+    is given as the `beginning` of these rows.
     """
     start, length = rows.last, int(rows.behind.max())
     if not bool(start.any()):
         return capture_replay(model, rows.ids[:, :length], rows.mask[:, :length], first)
-    beginning = run_beginning(model, rows.ids, start)
-    return _captured(model, _call(rows, beginning, length), first, start)
+    beginning = beginning or run_beginning(model, rows.ids, start)
+    replay = _captured(model, _call(rows, beginning, length), first, start)
+    return replace(replay, beginning=beginning)
 
 
 def _call(rows: Rows, beginning: Beginning, length: int) -> dict[str, Any]:

@@ -168,19 +168,21 @@ class _Task:
     def only(self, active: Tensor) -> _Task:
         """Return the task of the groups that are `active` (g,), once enough of it is done.
 
-        What enters the edited place is run again, which costs less than asking what in the
-        captured arguments of a block belongs to which row.
+        What enters the edited place is run again from the subject's last token on, which costs less
+        than asking what in the captured arguments of a block belongs to which row.
         """
         left = active[self.owner]
         if int(left.sum()) > (1 - _LEAVING) * len(left):
             return self
-        batch = self.batch.only(left.nonzero()[:, 0].tolist())
+        kept = left.nonzero()[:, 0]
+        batch = self.batch.only(kept.tolist())
+        contexts = zip(self.replays, batch.contexts, strict=True)
         return replace(
             self,
             batch=batch,
             owner=self.owner[left],
-            replays=tuple(self.place.replay(rows) for rows in batch.contexts),
-            anchor=self.place.replay(batch.anchors),
+            replays=tuple(self.place.again(replay, rows, kept) for replay, rows in contexts),
+            anchor=self.place.again(self.anchor, batch.anchors, kept),
             calm=self.calm[left],
         )
 

@@ -61,6 +61,14 @@ def test_what_stands_before_a_subject_needs_to_run_once(architecture: str, conte
             found = replay.logits(rows.label_row, rows.label_position)
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
         assert replay.hidden.shape[1] < rows.ids.shape[1]
+        kept = torch.tensor([2, 0])
+        fewer = rows.only(kept.tolist())
+        if replay.beginning is not None:
+            again = replay_subjects(model, fewer, first, replay.beginning.only(kept))
+            found = again.logits(fewer.label_row, fewer.label_position)
+            whole = model(input_ids=fewer.ids, attention_mask=fewer.mask).logits
+            wanted_again = whole[fewer.label_row, fewer.label_position]
+            torch.testing.assert_close(found, wanted_again, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
