@@ -7,7 +7,7 @@ from . import cache
 from .output import Out
 from .progress import shown
 
-_TAKES_PATCHES = ("patch", "patches", "facts", "on", "target")
+_TAKES_PATCHES = ("patch", "patches", "facts", "on", "target", "a", "b")
 
 
 def with_pulled(command: str, given: Mapping[str, object]) -> dict[str, object]:

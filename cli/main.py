@@ -11,18 +11,24 @@ from . import (
     bench,
     cache,
     compose,
+    diff,
     edit,
     eval,
     export,
+    extract,
     facts,
     inspect,
+    log,
     pull,
     push,
     revert,
+    search,
+    sign,
     stats,
     try_,
-    sign,
+    update,
     verify,
+    yank,
 )
 from .errors import EXIT_MEANINGS, explain
 from .hub_patches import with_pulled
@@ -39,25 +45,32 @@ SESSION = (
 GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] = {
     "Make": (
         ("edit", edit.edit, edit.EXAMPLES),
+        ("extract", extract.extract, extract.EXAMPLES),
         ("eval", eval.evaluate, eval.EXAMPLES),
         ("bench", bench.bench, bench.EXAMPLES),
     ),
     "Look": (
         ("inspect", inspect.inspect, inspect.EXAMPLES),
         ("verify", verify.verify, verify.EXAMPLES),
+        ("diff", diff.diff, diff.EXAMPLES),
         ("facts", facts.facts, facts.EXAMPLES),
         ("stats", stats.stats, stats.EXAMPLES),
     ),
     "Use": (
         ("apply", apply.apply, apply.EXAMPLES),
         ("revert", revert.revert, revert.EXAMPLES),
+        ("update", update.update, update.EXAMPLES),
         ("compose", compose.compose, compose.EXAMPLES),
         ("try", try_.try_prompt, try_.EXAMPLES),
     ),
     "Share": (
         ("push", push.push, push.EXAMPLES),
         ("pull", pull.pull, pull.EXAMPLES),
+        ("search", search.search, search.EXAMPLES),
+        ("log", log.log, log.EXAMPLES),
+        ("yank", yank.yank, yank.EXAMPLES),
         ("export", export.export, export.EXAMPLES),
+        ("sign", sign.sign, sign.EXAMPLES),
     ),
 }
 
@@ -65,7 +78,6 @@ GROUPS: dict[str, tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...]] 
 def examples(commands: tuple[str, ...]) -> str:
     """The examples as the foot of a help page."""
     return "Examples\n\n" + "\n".join(f"$ {command}" for command in commands)
-        ("sign", sign.sign, sign.EXAMPLES),
 
 
 def guarded(name: str, command: Callable[..., None]) -> Callable[..., None]:

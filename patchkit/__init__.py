@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from patchkit.compose import Composition as Composition
     from patchkit.compose import Part as Part
     from patchkit.compose import compose as compose
+    from patchkit.diff import AppliedDiff as AppliedDiff
+    from patchkit.diff import CheckpointDiff as CheckpointDiff
+    from patchkit.diff import PatchDiff as PatchDiff
+    from patchkit.diff import diff_applied as diff_applied
+    from patchkit.diff import diff_checkpoints as diff_checkpoints
+    from patchkit.diff import diff_patches as diff_patches
+    from patchkit.diff.answers import Answer as Answer
+    from patchkit.diff.answers import Speaker as Speaker
+    from patchkit.diff.answers import diff_answers as diff_answers
     from patchkit.editing import Edit as Edit
     from patchkit.editing import EditPlan as EditPlan
     from patchkit.editing import EditReport as EditReport
@@ -50,6 +59,9 @@ if TYPE_CHECKING:
     from patchkit.events import Progress as Progress
     from patchkit.export import ExportReport as ExportReport
     from patchkit.export import export as export
+    from patchkit.extract import Extraction as Extraction
+    from patchkit.extract import ExtractReport as ExtractReport
+    from patchkit.extract import extract as extract
     from patchkit.facts.reading import Fact as Fact
     from patchkit.facts.reading import FactsFile as FactsFile
     from patchkit.facts.reading import MultiHop as MultiHop
@@ -97,7 +109,9 @@ __version__ = "0.1.0"
 # Where each public name is defined.
 _HOME = {
     "AccessDenied": "errors",
+    "Answer": "diff.answers",
     "applied": "live",
+    "AppliedDiff": "diff",
     "apply": "live",
     "apply_patches": "apply",
     "ApplyPlan": "apply",
@@ -109,12 +123,17 @@ _HOME = {
     "Check": "report",
     "check_signature": "signing",
     "Checkpoint": "tensors.checkpoint",
+    "CheckpointDiff": "diff",
     "CheckpointError": "errors",
     "compose": "compose",
     "ComposeReport": "compose",
     "Composition": "compose",
     "Continuation": "scoring.continuations",
     "continuation": "scoring.continuations",
+    "diff_answers": "diff.answers",
+    "diff_applied": "diff",
+    "diff_checkpoints": "diff",
+    "diff_patches": "diff",
     "Edit": "editing",
     "edit": "editing",
     "EditPlan": "editing",
@@ -123,6 +142,9 @@ _HOME = {
     "evaluate": "evaluate",
     "export": "export",
     "ExportReport": "export",
+    "extract": "extract",
+    "Extraction": "extract",
+    "ExtractReport": "extract",
     "ExtraMissing": "errors",
     "Fact": "facts.reading",
     "FactsError": "errors",
@@ -140,6 +162,7 @@ _HOME = {
     "OutputError": "errors",
     "Part": "compose",
     "Patch": "patch.patch",
+    "PatchDiff": "diff",
     "PatchInfo": "patch.reader",
     "PatchkitError": "errors",
     "PatchWithdrawn": "errors",
@@ -170,6 +193,7 @@ _HOME = {
     "SILENT": "events",
     "Snippets": "facts.snippets",
     "SolveError": "errors",
+    "Speaker": "diff.answers",
     "TaskError": "errors",
     "to_jsonl": "facts.reading",
     "UnsupportedModel": "errors",

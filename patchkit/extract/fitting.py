@@ -17,6 +17,7 @@ from patchkit.factors.rotation import Rotation
 LIMIT = 1024
 """Most directions of one side in which a rotation is looked for."""
 
+_LEAST = 64  # directions of the change; a few planes of many are chosen better than they are found
 _WORTH = 0.01  # share of the change that a larger space must explain more
 _NOTHING = 1e-10  # share of the change that nobody misses
 _NOISE = 1.1  # times the expected energy of rounding, what rounding may come to
@@ -42,7 +43,7 @@ def fit(
     else the nearest among those that move only directions of the space. O(d_out d_in m) for each
     pass over the matrix and O(m³), m ≤ 1024.
     """
-    most = LIMIT // 2 if rank is None else min(LIMIT // 2, 2 * rank)
+    most = LIMIT // 2 if rank is None else min(LIMIT // 2, max(_LEAST, 4 * rank))
     change = dominant(pair, most, sizes.edge(*pair.shape))
     if not len(change.values):
         return None

@@ -65,6 +65,8 @@ def test_every_command_has_both_modes_and_refuses_them_together(command: Command
     assert {"json", "quiet"} <= inspect.signature(function).parameters.keys()
     needed = {
         "apply": "x x",
+        "diff": "x x",
+        "extract": "x x",
         "push": "x x",
         "try": "x --patch x",
         "yank": "x x --undo",

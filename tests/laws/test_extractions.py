@@ -50,7 +50,8 @@ def test_the_rotation_is_recovered_where_it_acts(
     weight = torch.randn(d_out, d_in, generator=generator, dtype=torch.float64)
     weight *= torch.rand(d_out, 1, generator=generator, dtype=torch.float64) + 0.1
     weight = weight.to(dtype).double()
-    x, y = torch.randn(2, size, max(1, int(share * size / 2)), generator=generator).double() / size**0.5
+    rank = max(1, int(share * size / 2))
+    x, y = torch.randn(2, size, rank, generator=generator).double() / size**0.5
     x = x * (angle / Rotation(side, x, y).norm())
     turned = dense(weight, [Rotation(side, x, y)], "linear")
     stored = turned.to(dtype).double()
