@@ -1,6 +1,6 @@
 """Memory and time of `apply_patches` on a synthetic checkpoint of Llama shapes.
 
-    python benchmarks/apply.py --write benchmarks/results/apply.json
+    python -m benchmarks.apply --write benchmarks/results/apply.json
 
 Makes a sharded bf16 checkpoint and random patches in a temporary folder, then measures, each in
 its own process: seconds of applying, with half of the cores computing as on the command line,
@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.provenance import commit
 from patchkit.apply.lock import read_lock
 from patchkit.factors import Side
 from patchkit.factors.rotation import Rotation
@@ -326,11 +327,6 @@ def run(code: str, *arguments: str) -> str:
 
 def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
-def commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def show(result: dict[str, object]) -> None:

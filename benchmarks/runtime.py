@@ -1,6 +1,6 @@
 """Tokens per second with a patch attached, beside the base and a PEFT LoRA of the same rank.
 
-    python benchmarks/runtime.py --write benchmarks/results/runtime.json
+    python -m benchmarks.runtime --write benchmarks/results/runtime.json
 
 A random Llama of about 100 million parameters; every MLP output projection is edited by one
 rotation, whose change has the rank given (twice its planes), and the same change is exported as a
@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.provenance import commit
 from patchkit.export import export
 from patchkit.factors.rotation import Rotation
 from patchkit.patch.metadata import BaseMeta
@@ -226,11 +226,6 @@ def device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.machine() + " CPU"
-
-
-def commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def show(result: dict[str, Any]) -> None:

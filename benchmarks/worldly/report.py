@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 from collections.abc import Sequence
 from itertools import chain, islice
@@ -15,6 +14,7 @@ from typing import Final
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.provenance import commit
 from benchmarks.testbeds.clozes import ask
 from benchmarks.testbeds.measure import (
     Result,
@@ -82,12 +82,6 @@ def counterfact_figures(
         scope: {"records": len(chosen), **{k: fmean(r[k] for r in chosen) for k in chosen[0]}}
         for scope, chosen in (("all", rows), ("relations_taught", taught))
     }
-
-
-def commit() -> str:
-    """Return the commit that the figures were measured at."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def measure(folder: Path, data: Path, preset: str, seed: int, requests: int) -> Result:
