@@ -107,8 +107,8 @@ def apply(
     target = out_folder or Path(f"{_name(source)}-patched")
     if dry_run:
         plan = plan_apply(source, patches, allow_other_base=allow_other_base)
-        _show_plan(out, plan, target, link=link)
-        out.result(_plan_data(plan, target), quiet=str(target))
+        _show_plan(out, plan, target, link=link, undo=undo)
+        out.result(_plan_data(plan, target, undo), quiet=str(target))
         return
     with shown(out) as progress:
         report = apply_patches(
@@ -137,7 +137,7 @@ def _name(base: Path) -> str:
     return base.resolve().name if origin is None else origin.repo.split("/")[1]
 
 
-def _show_plan(out: Out, plan: "ApplyPlan", target: Path, *, link: bool) -> None:
+def _show_plan(out: Out, plan: "ApplyPlan", target: Path, *, link: bool, undo: bool) -> None:
     total_shards = len(plan.rewritten) + len(plan.cloned)
     shards, others = count(len(plan.cloned), "shard"), count(len(plan.others), "other file")
     tensors = count(len(plan.tensors), "tensor")
@@ -151,12 +151,13 @@ def _show_plan(out: Out, plan: "ApplyPlan", target: Path, *, link: bool) -> None
             "copy": others if link else f"{shards}, {others}",
             "leave out": some(plan.left_out) or None,
             "disk": f"{total} new ({changed} where the disk shares blocks)",
+            "undo": f"at most {size(plan.undo_bytes)} more" if undo else None,
             "memory": f"at most {size(plan.memory_bytes)} above torch",
         }
     )
 
 
-def _plan_data(plan: "ApplyPlan", target: Path) -> dict[str, object]:
+def _plan_data(plan: "ApplyPlan", target: Path, undo: bool) -> dict[str, object]:
     return {
         "dry_run": True,
         "out": str(target),
@@ -167,6 +168,7 @@ def _plan_data(plan: "ApplyPlan", target: Path) -> dict[str, object]:
         "left_out": plan.left_out,
         "bytes_changed": plan.bytes_changed,
         "bytes_total": plan.bytes_total,
+        "undo_bytes": plan.undo_bytes if undo else None,
         "memory_bytes": plan.memory_bytes,
     }
 

@@ -128,7 +128,7 @@ def write_plan(
     others = _check_base(plan, before, allow_other_base)
     inputs = _inputs(plan, out, before)
     with staged_folder(out, overwrite=overwrite, inputs=inputs, resume=resume) as folder:
-        _check_space(plan, folder, out, link=link)
+        _check_space(plan, folder, out, link=link, undo=undo)
         choices = Choices(link, file_digests or undo, threads)
         filled = ShardWriter(plan, folder, choices, progress).write()
         lock = _lock(plan, out, before, filled)
@@ -227,7 +227,7 @@ def _inputs(plan: ApplyPlan, out: Path, before: Digests) -> dict[str, str]:
     }
 
 
-def _check_space(plan: ApplyPlan, folder: Path, out: Path, *, link: bool) -> None:
+def _check_space(plan: ApplyPlan, folder: Path, out: Path, *, link: bool, undo: bool) -> None:
     base = plan.checkpoint.path
     if can_reflink(base / next(iter(plan.checkpoint.shards)), folder):
         needed = plan.bytes_changed
@@ -235,6 +235,8 @@ def _check_space(plan: ApplyPlan, folder: Path, out: Path, *, link: bool) -> Non
         finished = Journal.read(folder).finished.keys() & plan.checkpoint.shards.keys()
         there = {*finished, *(plan.cloned if link else ())}
         needed = plan.bytes_total - sum((base / name).stat().st_size for name in there)
+    if undo:
+        needed += plan.undo_bytes
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(

@@ -80,6 +80,11 @@ class ApplyPlan:
         return sum((self.checkpoint.path / name).stat().st_size for name in names)
 
     @property
+    def undo_bytes(self) -> int:
+        """Most bytes of an undo sidecar beside its index: what does not shrink is kept as it is."""
+        return self.bytes_changed
+
+    @property
     def memory_bytes(self) -> int:
         """Most memory that applying takes above an interpreter with torch loaded.
 

@@ -87,3 +87,29 @@ def test_revert_after_apply_is_the_identity(
         report = revert(place / "out")
         assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == before
         assert (report.source, report.bit_exact) == (source, True)
+
+
+@pytest.mark.parametrize("source", ["base", "undo"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_taking_one_patch_off_is_never_having_applied_it(
+    dtype: torch.dtype, source: str, data: st.DataObject
+) -> None:
+    """Whichever of a stack it is, in bytes: weights of the others are rounded once."""
+    case = data.draw(cases(dtype).filter(lambda case: len(case.stack) > 1))
+    gone = data.draw(st.integers(0, len(case.stack) - 1))
+    with TemporaryDirectory() as name:
+        place = Path(name)
+        base = write_folder(place / "base", {"w.weight": case.weight, "other": torch.ones(3)})
+        files = [place / f"{i}.patch.safetensors" for i in range(len(case.stack))]
+        for file, factors in zip(files, case.stack, strict=True):
+            write_patch(file, base, {"w.weight": factors}, layout=case.layout)
+        apply_patches(base, files, place / "out", undo=True)
+        apply_patches(base, files[:gone] + files[gone + 1 :], place / "without")
+        if source == "undo":
+            base.rename(place / "lost")
+        report = revert(place / "out", only=str(gone))
+        assert (report.source, len(report.remaining)) == (source, len(files) - 1)
+        found, wanted = (place / each / "model.safetensors" for each in ("out", "without"))
+        assert found.read_bytes() == wanted.read_bytes()

@@ -195,6 +195,18 @@ def test_too_small_a_disk_is_noticed_before_writing(
     assert unchanged()
 
 
+def test_an_undo_sidecar_needs_space_of_its_own(
+    tmp_path: Path, base: Path, patch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_apply(base, [patch])
+    usage = type("Usage", (), {"free": plan.bytes_total})
+    monkeypatch.setattr(folder.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(folder, "can_reflink", lambda *_: False)
+    with pytest.raises(OutputError, match=f"needs {plan.bytes_total + plan.undo_bytes} bytes"):
+        apply_patches(base, [patch], tmp_path / "out", undo=True)
+    apply_patches(base, [patch], tmp_path / "out")
+
+
 def test_an_interruption_leaves_nothing(
     tmp_path: Path,
     base: Path,
