@@ -80,6 +80,7 @@ def pull(
     from patchkit.hub import pull as fetch
     from patchkit.hub.refs import check_path
     from patchkit.hub.store import copy_out
+    from patchkit.signing import signature_path
 
     out = Out.choose("pull", json=json, quiet=quiet)
     ref = parse_ref(repo)
@@ -91,11 +92,16 @@ def pull(
     with shown(out) as progress:
         check = None if base is None else _finder(base, progress)
         report = fetch(ref, cache.folder() / "hub", base=check, progress=progress)
+    path = out_path or report.path
+    signature = signature_path(report.path)
     if out_path is not None:
         copy_out(report.path, out_path)
-    path = out_path or report.path
+        signature_path(out_path).unlink(missing_ok=True)  # of what was there before
+        if signature.is_file():
+            copy_out(signature, signature_path(out_path))
     _show(out, report, path)
-    out.result(_data(report, path), quiet=str(path))
+    signed = {"signature": str(signature_path(path)) if signature.is_file() else None}
+    out.result({**_data(report, path), **signed}, quiet=str(path))
 
 
 def _finder(base: str, progress: Progress) -> "FindBase":
@@ -135,5 +141,4 @@ def _data(report: "PullReport", path: Path) -> dict[str, object]:
         "listed": report.listed,
         "cached": report.cached,
         "offline": report.offline,
-        "signer": None,
     }

@@ -9,10 +9,12 @@ from pathlib import Path
 from patchkit.errors import OutputError
 from patchkit.events import SILENT, Progress
 from patchkit.hub.card import CARD, Subject, card_text
+from patchkit.hub.companions import Companions, companions
 from patchkit.hub.index import INDEX, Listed, merged, read_index, write_index
 from patchkit.hub.refs import HubRef, check_path
 from patchkit.hub.sound import Sound, sound
 from patchkit.hub.wire import Remote
+from patchkit.patch.metadata import Leaf
 from patchkit.patch.patch import Patch
 
 ENDING = ".patch.safetensors"
@@ -25,6 +27,7 @@ class Item:
     path: str
     content: Path | bytes
     checked: Sound
+    companions: Companions
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,12 @@ class Parcel:
             )
         if listed != old:
             files[INDEX] = write_index(listed)
-        new = {item.path: item.checked for item in self.items if item.path in files}
-        subject = Subject(self.ref.repo, listed, new, self.license, self.inherited)
+        beside = {item.path: item.companions.changed(here) for item in self.items}
+        new = {i.path: i.checked for i in self.items if i.path in files or beside[i.path]}
+        lines = {item.path: item.companions.lines for item in self.items}
+        for changed in beside.values():
+            files |= changed
+        subject = Subject(self.ref.repo, listed, new, self.license, self.inherited, lines)
         text = known[CARD].decode(errors="replace") if CARD in known else None
         if (card := card_text(text, subject)) != text:
             files[CARD] = card.encode()
@@ -111,6 +118,11 @@ def _item(path: Path, embed_facts: bool, progress: Progress) -> Item:
     checked = sound(path, name=path.name, progress=progress)
     check_path(name)
     if embed_facts or checked.info.facts_jsonl is None:
-        return Item(name, path, checked)
-    bare = replace(Patch.read(path), facts_jsonl=None).to_bytes()
-    return Item(name, bare, sound(bare, name=path.name, progress=progress))
+        return Item(name, path, checked, companions(name, path))
+    patch = Patch.read(path)
+    # Patches made on top of it name the digest that it had with its facts.
+    leaves = patch.metadata.leaves or (Leaf(checked.info.digest),)
+    metadata = replace(patch.metadata, leaves=leaves)
+    bare = replace(patch, facts_jsonl=None, metadata=metadata).to_bytes()
+    checked = sound(bare, name=path.name, progress=progress)
+    return Item(name, bare, checked, companions(name, bare))

@@ -19,6 +19,8 @@ from patchkit.hub.wire import Remote, client, fetch, look
 from patchkit.patch.metadata import PatchMetadata
 from patchkit.report import Report
 
+from patchkit.signing import MAX_BYTES as MAX_SIGNATURE
+from patchkit.signing import SUFFIX
 ENDING = ".patch.safetensors"
 
 
@@ -130,10 +132,21 @@ def _fetched(
             )
         refuse_withdrawn(pinned.repo, path, checked.info.digest, reasons)
         place = store.keep(pinned, remote.commit, path, file, checked.info.digest)
+        signature = _signature(api, remote, path, folder)
     return _report(place, pinned, checked, entry is not None, False, False)
+        if signature is not None:
+            store.keep_beside(pinned, remote.commit, path + SUFFIX, signature)
 
 
 def _entry(remote: Remote, path: str, listed: Sequence[Listed] | None) -> Listed | None:
+def _signature(api: HfApi, remote: Remote, path: str, folder: Path) -> Path | None:
+    """The signature of a patch, unread; None where there is none, or one too large to be one."""
+    found = remote.files.get(path + SUFFIX)
+    if found is None or found.size > MAX_SIGNATURE:
+        return None
+    return fetch(api, remote, found.path, folder)
+
+
     """What the repository's index says of a file; None without an index."""
     if listed is None:
         return None

@@ -21,10 +21,8 @@ from tests.unit.tensors.folders import D_IN, LINEAR, rotation, weights, write_fo
 WORD = b"correct horse"
 
 
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_keys(folder: Path) -> None:
     """Keys of ada and eve, of ada encrypted, and one that is of no elliptic curve."""
-    pytest.importorskip("model_signing")
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
@@ -34,7 +32,6 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         PublicFormat,
     )
 
-    folder = tmp_path_factory.mktemp("keys")
     pem, pkcs8, open_ = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     made = {"ada": ec.generate_private_key(ec.SECP256R1())}
     made["eve"] = ec.generate_private_key(ec.SECP384R1())
@@ -44,6 +41,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.pem").write_bytes(key.private_bytes(pem, pkcs8, open_))
     locked = made["ada"].private_bytes(pem, pkcs8, BestAvailableEncryption(WORD))
     (folder / "locked.pem").write_bytes(locked)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of keys."""
+    pytest.importorskip("model_signing")
+    folder = tmp_path_factory.mktemp("keys")
+    write_keys(folder)
     return folder
 
 
