@@ -24,6 +24,7 @@ from patchkit.hub.card import MAX_BYTES as MAX_CARD
 from patchkit.hub.failures import TRANSFER, status, translated
 from patchkit.hub.index import INDEX
 from patchkit.hub.index import MAX_BYTES as MAX_INDEX
+from patchkit.hub.metered import Meter, MeteredAdd
 from patchkit.hub.refs import HubRef
 from patchkit.hub.wire import Remote, fetch, look, quiet
 
@@ -120,15 +121,16 @@ def _commit(
     total = sum(file.bytes for file in _described(files))
     try:
         with phase(progress, "uploading", total, "B") as advance, quiet():
+            meter = Meter(total, advance)
             made = api.create_commit(
                 cargo.ref.repo,
-                _operations(files, cargo.digests),
+                _operations(files, cargo.digests, meter),
                 commit_message=wish.message,
                 revision=cargo.ref.revision,
                 create_pr=wish.create_pr,
                 parent_commit=remote.commit,
             )
-            advance(total)
+            meter.finish()
         return Delivered(made.oid, pull_request=made.pr_url)
     except TRANSFER as error:
         if isinstance(error, HfHubHTTPError) and status(error) in _CONFLICT:
@@ -168,11 +170,12 @@ def _holds(remote: Remote, files: Files) -> bool:
     return all(path in here and here[path].holds(content) for path, content in files.items())
 
 
-def _operations(files: Files, digests: Mapping[str, str]) -> list[CommitOperationAdd]:
+def _operations(files: Files, digests: Mapping[str, str], meter: Meter) -> list[CommitOperationAdd]:
     """The client's operations; FormatError if a content changed since it was verified."""
-    made = []
+    made: list[CommitOperationAdd] = []
     for path, content in sorted(files.items()):
-        operation = CommitOperationAdd(path, content)
+        operation = MeteredAdd(path, content)
+        operation.meter = meter
         digest = f"sha256:{operation.upload_info.sha256.hex()}"
         if digest != digests.get(path, digest):
             raise FormatError(

@@ -16,6 +16,8 @@ _REF = re.compile(
     r"(?:@(?P<revision>refs/[a-z]+/[\w.-]+|[\w.%-]+))?"
     r"(?:/(?P<path>.+))?"
 )
+_STEP = r"(?!\.{1,2}(?:/|$))[\w.-]+"
+_REVISION = re.compile(rf"{_STEP}(?:/{_STEP})*")
 _FILE = re.compile(r"(?:[A-Za-z0-9_][\w.+-]*/)*[A-Za-z0-9_][\w.+-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -51,7 +53,7 @@ def parse_ref(text: str) -> HubRef:
             hint="write org/name, org/name@revision or hf://org/name@revision/file",
         )
     revision = unquote(match["revision"]) if match["revision"] else None
-    if revision is not None and not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)*", revision):
+    if revision is not None and not _REVISION.fullmatch(revision):
         raise HubError(f"{revision!r:.200} is not the name of a revision")
     path = match["path"]
     return HubRef(match["repo"], revision, None if path is None else check_path(path))

@@ -131,7 +131,7 @@ def test_a_made_card_is_made_again_until_somebody_writes_in_it(
     written = card(hub).replace("exact", "precise")
     hub.state.put(REPO, {"README.md": written.encode()})
     push([other("third", seed=3)], REPO, endpoint=hub.endpoint)
-    assert card(hub) == written
+    assert card(hub).partition("\n---\n")[2] == written.partition("\n---\n")[2]
 
 
 def test_facts_can_stay_at_home(hub: TestHub, login: Login, patch: Path) -> None:

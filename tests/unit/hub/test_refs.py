@@ -35,7 +35,7 @@ def test_reads(text: str, ref: HubRef) -> None:
         "", "caps", "/caps", "ada/", "ada//caps", "../caps", "ada/..", "ada/.caps", "a--b/caps",
         "ada/ca ps", "ada/caps@", "ada/caps@a b", "ada/caps@%2e%2e%2f", "ada/caps/../x",
         "ada/caps//x", "ada/caps/.git", "ada/caps/a\nb", "ada/caps/\x1b[2J", "https://x/y",
-        "ada/caps/" + "x" * 300,
+        "ada/caps/" + "x" * 300, "ada/caps@..", "ada/caps@.", "ada/caps@a%2F..%2Fb",
     ],
 )  # fmt: skip
 def test_refuses_with_one_sentence(text: str) -> None:
