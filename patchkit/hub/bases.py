@@ -17,6 +17,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from patchkit.errors import CheckpointError, FormatError, HubError, HubUnreachable
 from patchkit.events import SILENT, Progress, phase
 from patchkit.hub.clientcache import cached_file, cached_repo
+from patchkit.hub.quarantine import quarantine
 from patchkit.hub.ranges import remote_header, write_outline
 from patchkit.hub.refs import HubRef, check_path, parse_ref
 from patchkit.hub.shelf import Shelf
@@ -125,7 +126,7 @@ class _Work:
             return 0
         with phase(self.progress, "downloading the base", total, "B") as advance:
             for name in missing:
-                with Store(self.folder).quarantine() as folder:
+                with quarantine(self.folder) as folder:
                     shelf.take(remote.files[name], fetch(self.api, remote, name, folder, advance))
         return total
 
@@ -148,7 +149,7 @@ class _Work:
 
     def _head(self, shelf: Shelf, remote: Remote, name: str) -> None:
         _, head = remote_header(self.api, remote, name)
-        with Store(self.folder).quarantine() as folder:
+        with quarantine(self.folder) as folder:
             write_outline(folder / name, head, remote.files[name].size)
             (folder / name).replace(shelf.outline / name)
 

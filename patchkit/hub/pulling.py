@@ -12,15 +12,16 @@ from patchkit.errors import FormatError, HubError, HubUnreachable
 from patchkit.events import SILENT, Progress, phase
 from patchkit.hub.index import INDEX, Listed
 from patchkit.hub.listing import fetch_index, refuse_withdrawn, withdrawn_now
+from patchkit.hub.quarantine import quarantine
 from patchkit.hub.refs import HubRef, check_path, parse_ref
 from patchkit.hub.sound import FindBase, Sound, sound
 from patchkit.hub.store import Store
 from patchkit.hub.wire import Remote, client, fetch, look
 from patchkit.patch.metadata import PatchMetadata
 from patchkit.report import Report
-
 from patchkit.signing import MAX_BYTES as MAX_SIGNATURE
 from patchkit.signing import SUFFIX
+
 ENDING = ".patch.safetensors"
 
 
@@ -114,7 +115,7 @@ def _fetched(
     progress: Progress,
 ) -> PullReport:
     pinned = HubRef(remote.ref.repo, remote.commit, path)
-    with store.quarantine() as folder:
+    with quarantine(store.folder) as folder:
         listed = fetch_index(api, remote)
         entry = _entry(remote, path, listed)
         reasons = withdrawn_now(api, remote, listed or ())
@@ -131,14 +132,13 @@ def _fetched(
                 details={"expected": entry.digest, "found": checked.info.digest},
             )
         refuse_withdrawn(pinned.repo, path, checked.info.digest, reasons)
-        place = store.keep(pinned, remote.commit, path, file, checked.info.digest)
         signature = _signature(api, remote, path, folder)
-    return _report(place, pinned, checked, entry is not None, False, False)
+        place = store.keep(pinned, remote.commit, path, file, checked.info.digest)
         if signature is not None:
             store.keep_beside(pinned, remote.commit, path + SUFFIX, signature)
+    return _report(place, pinned, checked, entry is not None, False, False)
 
 
-def _entry(remote: Remote, path: str, listed: Sequence[Listed] | None) -> Listed | None:
 def _signature(api: HfApi, remote: Remote, path: str, folder: Path) -> Path | None:
     """The signature of a patch, unread; None where there is none, or one too large to be one."""
     found = remote.files.get(path + SUFFIX)
@@ -147,6 +147,7 @@ def _signature(api: HfApi, remote: Remote, path: str, folder: Path) -> Path | No
     return fetch(api, remote, found.path, folder)
 
 
+def _entry(remote: Remote, path: str, listed: Sequence[Listed] | None) -> Listed | None:
     """What the repository's index says of a file; None without an index."""
     if listed is None:
         return None

@@ -11,9 +11,6 @@ Nothing enters before it is verified: downloads go into a folder of their own be
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -97,13 +94,6 @@ class Store:
             os.replace(file, self._repo(ref) / commit / path)
         except OSError as error:
             raise OutputError(f"{path} could not be kept: {error.strerror}") from error
-
-    @contextmanager
-    def quarantine(self) -> Iterator[Path]:
-        """An empty folder on the same disk, gone when the block ends."""
-        _make(self.folder)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".incoming-") as name:
-            yield Path(name)
 
     def _repo(self, ref: HubRef) -> Path:
         return self.folder / ref.repo.replace("/", "--")

@@ -10,7 +10,7 @@ from logging import ERROR
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.utils import logging
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
@@ -103,17 +103,10 @@ def fetch(
     Raises FormatError where the bytes are not those, whatever the storage sent.
     """
     stated, ref = remote.files[path], HubRef(remote.ref.repo, remote.commit, path)
-    with translated(ref, "pulling"), quiet():
-        found = Path(
-            api.hf_hub_download(
-                ref.repo,
-                path,
-                revision=remote.commit,
-                local_dir=folder,
-                force_download=True,  # or a damaged copy in the client's cache would be taken
-                tqdm_class=_meter(advance),
-            )
-        )
+    found = _download(api, ref, path, folder, advance)
+    if not stated.holds(found) and _in_clients_cache(ref, path):
+        # The client copies what its own cache has, damaged or not.
+        found = _download(api, ref, path, folder, advance, force=True)
     if not stated.holds(found):
         expected = stated.sha256 or f"blob {stated.blob_id}"
         digest = file_digest(found)
@@ -123,6 +116,33 @@ def fetch(
             details={"expected": expected, "found": digest},
         )
     return found
+
+
+def _download(
+    api: HfApi,
+    ref: HubRef,
+    path: str,
+    folder: Path,
+    advance: Callable[[int], None],
+    *,
+    force: bool = False,
+) -> Path:
+    """Bring a file of a commit; with `force` never from the client's cache, and not retried."""
+    with translated(ref, "pulling"), quiet():
+        return Path(
+            api.hf_hub_download(
+                ref.repo,
+                path,
+                revision=ref.revision,
+                local_dir=folder,
+                force_download=force,
+                tqdm_class=_meter(advance),
+            )
+        )
+
+
+def _in_clients_cache(ref: HubRef, path: str) -> bool:
+    return isinstance(try_to_load_from_cache(ref.repo, path, revision=ref.revision), str)
 
 
 def git_blob_id(data: bytes) -> str:
