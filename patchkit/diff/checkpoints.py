@@ -15,11 +15,11 @@ from patchkit.diff.explain import explanation, known_patches
 from patchkit.diff.report import CheckpointDiff, TensorChange
 from patchkit.events import SILENT, Progress, phase
 from patchkit.tensors.checkpoint import Checkpoint
-from patchkit.tensors.dtypes import EDITABLE
+from patchkit.tensors.dtypes import EDITABLE, itemsize
 from patchkit.tensors.torch_dtypes import torch_dtype
 from patchkit.verify.prediction import same_bytes, unlike
 
-_BYTES = 8 << 20
+_NUMBERS = 1 << 20  # of one block, 8 MB in fp64, unless a single row is longer
 
 
 def diff_checkpoints(
@@ -94,23 +94,24 @@ def _measured(a: Checkpoint, b: Checkpoint, name: str) -> TensorChange:
         return TensorChange(name, "changed")
     entries, differing, before, moved, largest = 0, 0, 0.0, 0.0, 0.0
     for old, new in _values(a, b, name):
-        delta = new.to(torch.float64) - old.to(torch.float64)
+        before += float(old.square().sum())
+        delta = new.sub_(old)
         entries += len(delta)
-        differing += int((delta != 0).sum())  # not a number differs, too
-        before += float(old.to(torch.float64).square().sum())
+        differing += int(torch.count_nonzero(delta))  # not a number differs, too
         moved += float(delta.square().sum())
         # Where one is not a number, the largest difference is not known to be less than any.
-        largest = max(largest, float(delta.abs().nan_to_num(nan=inf).max()))
+        largest = max(largest, float(delta.abs_().nan_to_num_(nan=inf).max()))
     relative = sqrt(moved / before) if before else inf
     return TensorChange(name, "changed", "", differing / entries, relative, largest)
 
 
 def _values(a: Checkpoint, b: Checkpoint, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both tensors as blocks of numbers (n,) in their stored type."""
-    kind = torch_dtype(a.tensor(name).info.dtype)
-    for (_, one), (_, two) in zip(a.blocks(name, _BYTES), b.blocks(name, _BYTES), strict=True):
+    """Both tensors as blocks of numbers (n,) in fp64, which may be overwritten."""
+    dtype = a.tensor(name).info.dtype
+    size = _NUMBERS * itemsize(dtype)
+    for (_, one), (_, two) in zip(a.blocks(name, size), b.blocks(name, size), strict=True):
         # Bytearrays, because torch warns about memory that cannot be written to.
-        yield (
-            torch.frombuffer(bytearray(one), dtype=kind),
-            torch.frombuffer(bytearray(two), dtype=kind),
+        old, new = (
+            torch.frombuffer(bytearray(data), dtype=torch_dtype(dtype)) for data in (one, two)
         )
+        yield old.to(torch.float64), new.to(torch.float64, copy=True)

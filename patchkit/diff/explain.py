@@ -10,6 +10,7 @@ from patchkit.apply.lock import patch_paths, read_lock
 from patchkit.diff.prediction import match
 from patchkit.diff.report import Explanation
 from patchkit.patch.filestack import FileStack
+from patchkit.patch.metadata import TensorMeta
 from patchkit.tensors.checkpoint import Checkpoint
 
 
@@ -50,18 +51,18 @@ def explanation(
     explanation counts, else the first within rounding.
     """
     near = None
-    digests = (a.digest(name), b.digest(name)) if stacks else ("", "")
-    for stack in stacks:
-        for undone, (base, other) in enumerate(((a, b), (b, a))):
-            if not _made_for(stack, name, base, digests[undone]):
+    for base, other in ((a, b), (b, a)):
+        fitting = [stack for stack in stacks if _describes(stack, name, base)]
+        digest = base.digest(name) if fitting else ""
+        for stack in fitting:
+            if _meta(stack, name).base_sha256 != digest:
                 continue
             found = match(base, other, name, stack.factors(name), stack.layout(name))
-            if not found.within_rounding:
-                continue
-            told = _told(stack, exact=found.exact, undone=bool(undone))
-            if found.exact:
-                return told
-            near = near or told
+            if found.within_rounding:
+                told = _told(stack, exact=found.exact, undone=base is b)
+                if found.exact:
+                    return told
+                near = near or told
     return near
 
 
@@ -84,13 +85,16 @@ def _locked(folder: Path) -> Iterator[FileStack]:
         yield FileStack.open([stack.paths[0] for stack in found])
 
 
-def _made_for(stack: FileStack, name: str, base: Checkpoint, digest: str) -> bool:
-    """Whether the first patch that edits a tensor was made for this one."""
+def _meta(stack: FileStack, name: str) -> TensorMeta:
+    """What the first patch that edits a tensor says of it."""
     tables = [info.metadata.tensors for info in stack.infos]
-    meta = next(tensors[name] for tensors in tables if name in tensors)
-    info = base.tensor(name).info
-    alike = (tuple(meta.shape), meta.dtype) == (tuple(info.shape), info.dtype)
-    return alike and meta.base_sha256 == digest
+    return next(tensors[name] for tensors in tables if name in tensors)
+
+
+def _describes(stack: FileStack, name: str, base: Checkpoint) -> bool:
+    """Whether a tensor is of the shape and type that is edited; a digest is of bytes alone."""
+    meta, info = _meta(stack, name), base.tensor(name).info
+    return (tuple(meta.shape), meta.dtype) == (tuple(info.shape), info.dtype)
 
 
 def _told(stack: FileStack, *, exact: bool, undone: bool) -> Explanation:

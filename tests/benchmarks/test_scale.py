@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scale
+from patchkit.apply import apply_patches
+from patchkit.diff import diff_checkpoints
 from patchkit.tensors.checkpoint import Checkpoint
 
 TINY = {"hidden": 16, "inner": 24, "heads": 4, "kv_heads": 2, "vocabulary": 40}
@@ -49,3 +51,18 @@ def test_a_process_that_fails_says_so(tmp_path: Path) -> None:
     row = scale.timed("fail", "sh", tmp_path, ["sh", "-c", "echo broken; exit 3"])
     assert row.error == "exit 3: broken"
     assert scale.timed("work", "sh", tmp_path, ["true"]).error is None
+
+
+def test_the_row_of_diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that is timed runs, finds every edit, and explains it."""
+    monkeypatch.setattr(scale, "SMALL", TINY)
+    monkeypatch.setattr(scale, "RANK", 2)
+    base, patch, out = tmp_path / "base", tmp_path / "p.patch.safetensors", tmp_path / "out"
+    scale.make_checkpoint(base, 1e-6)
+    scale.make_patch(base, patch)
+    apply_patches(base, [patch], out)
+    command = scale.patchkit("diff", base, out)
+    assert scale.timed("diff", "patchkit", base, command).error is None
+    found = diff_checkpoints(base, out)
+    assert len(found.changes) == scale.EDITED
+    assert not found.unexplained
