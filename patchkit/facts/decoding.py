@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import NoReturn
 
 from patchkit.errors import FactsError
@@ -43,8 +44,7 @@ def decode_json(data: bytes) -> object:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice, _ = next(item for item in Counter(key for key, _ in pairs).items() if item[1] > 1)
         raise invalid(Problem(None, twice, f'the key "{twice}" stands twice', "keep one"))
     return found
 

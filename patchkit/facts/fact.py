@@ -19,6 +19,8 @@ _UNSPACED = re.compile(
 )
 _CLOSING = frozenset(",.;:!?%…")
 _OPENING = frozenset("¿¡")
+_GROWTH = 64
+"""How many times longer a fact's texts may become when the subject is filled in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,18 @@ class Fact:
             problems.append(
                 Problem(None, "neighbors", '"neighbors" must not contain {}', "write it out")
             )
-        return problems or placement_problems(self.subject, self.prompt)
+        return problems or placement_problems(self.subject, self.prompt) or self._filling_problems()
+
+    def _filling_problems(self) -> list[Problem]:
+        """Why writing the subject into the other prompts would make them enormous."""
+        asked = [probe.prompt for probe in (*self.same_subject, *self.portability)]
+        asked += [prompt for case in self.multihop for prompt in case.prompts]
+        texts = (self.subject, *self.paraphrases, *self.generation, *asked)
+        slots = sum(text.count(PLACEHOLDER) for text in texts)
+        if slots * len(self.subject) <= _GROWTH * sum(map(len, texts)):
+            return []
+        message = f'"subject" would be written {slots} times, of {len(self.subject)} characters'
+        return [Problem(None, "subject", message, "shorten it")]
 
     @property
     def text(self) -> str:
@@ -138,15 +151,16 @@ def placement_problems(subject: str, prompt: str) -> list[Problem]:
     if count == 1:
         return []
     if count > 1:
-        message = f'"subject" occurs {count} times in "prompt"'
+        message = '"subject" occurs more than once in "prompt"'
         return [Problem(None, "prompt", message, "write {} for the one that is meant")]
     message = '"subject" does not occur in "prompt"'
     return [Problem(None, "prompt", message, _spelling(subject, prompt))]
 
 
 def _occurrences(part: str, whole: str) -> int:
-    """Occurrences of `part`, overlapping ones too: "ana" is twice in "banana"."""
-    return len(re.findall(f"(?={re.escape(part)})", whole))
+    """Occurrences of `part`, 2 for more, overlapping ones too: "ana" is twice in "banana"."""
+    first = whole.find(part)
+    return 0 if first < 0 else 1 if whole.find(part, first + 1) < 0 else 2
 
 
 def _spelling(subject: str, prompt: str) -> str:

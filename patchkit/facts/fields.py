@@ -11,6 +11,7 @@ from patchkit.facts.probe import MultiHop, Probe
 from patchkit.facts.text import Problem, invalid
 
 T = TypeVar("T")
+_GUESSED = 20
 _KINDS = {
     bool: "true or false",
     int: "a number",
@@ -43,7 +44,9 @@ class Fields:
         meant: set[str] = set()
         for key in self._object:
             if key not in known:
-                near = difflib.get_close_matches(key, absent, n=3)
+                # Beyond some, a file is not misspelt, and looking for what was meant takes long.
+                few = len(self.problems) < _GUESSED
+                near = difflib.get_close_matches(key, absent, n=3) if few else []
                 near.sort(key=absent.index)  # `known` puts what every fact needs first
                 hint = f'did you mean "{near[0]}"?' if near else f"known keys: {', '.join(known)}"
                 meant.update(near[:1])

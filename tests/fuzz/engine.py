@@ -27,7 +27,7 @@ _POOL = 400
 
 @dataclass
 class Meter:
-    """A target under observation; `crashes` and `hangs` are counted, and kept once for each kind."""
+    """A target under observation; crashes and hangs are counted, and kept once for each kind."""
 
     target: Target
     keep: Path | None = None
@@ -39,7 +39,7 @@ class Meter:
     kinds: dict[str, str] = field(default_factory=dict)
 
     def execute(self, data: bytes) -> str:
-        """Run the target once; return what became of the input, in a word that tells places apart."""
+        """Run the target once; return what became of the input, and where in the code."""
         began = time.process_time()
         try:
             self.target.run(data)
@@ -108,7 +108,7 @@ def guided(meter: Meter, executions: int, seed: int, finished: Callable[[], None
 
     first = len(target.seeds)
     # libFuzzer's own limits are wider: the meter's come first, and name the input.
-    flags = [f"-seed={seed + 1}", f"-max_len={LONGEST}", "-rss_limit_mb=0", "-timeout=60"]
+    flags = [f"-seed={seed + 1}", f"-max_len={LONGEST}", "-rss_limit_mb=0", "-timeout=3600"]
     atheris.Setup(["fuzz", *flags, "-verbosity=0"], once, custom_mutator=mutate)
     atheris.Fuzz()
 

@@ -23,7 +23,7 @@ from typing import Any
 
 NAMES = (
     "reader", "verify", "verify-base", "push", "header", "checkpoint", "lock", "undo", "index",
-    "facts", "refs", "card", "terminal",
+    "facts", "refs", "card", "signature", "terminal",
 )  # fmt: skip
 # Of all executions; a slow target gets fewer.
 SHARES = dict.fromkeys(NAMES, 1.0) | {

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import get_args
@@ -29,6 +30,7 @@ from patchkit.patch.metadata import BaseMeta
 from patchkit.patch.patch import Patch
 from patchkit.patch.reader import read_info
 from patchkit.revert import plan_revert
+from patchkit.signing import check_signature, sign, signature_path
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.header import read_header
 from patchkit.tensors.source import BytesSource
@@ -79,7 +81,7 @@ def targets(folder: Path) -> dict[str, Target]:
     index = (folder / "base" / "model.safetensors.index.json").read_bytes()
     lock = (folder / "out" / "patchkit.lock.json").read_bytes()
     undo = (folder / "out" / "patchkit.undo").read_bytes()
-    return {
+    made = {
         "reader": Target(_reader, patches, binary, (FormatError,)),
         "verify": Target(_verify, (*patches, *fitting), binary, ()),
         "verify-base": Target(partial(_verify, base=base), (*patches, *fitting), binary, ()),
@@ -97,6 +99,25 @@ def targets(folder: Path) -> dict[str, Target]:
         ),
         "terminal": Target(partial(_terminal, folder), patches, binary, ()),
     }  # fmt: skip
+    return made | _signature_target(folder) if find_spec("model_signing") else made
+
+
+def _signature_target(folder: Path) -> dict[str, Target]:
+    """A signature file beside a patch; signed by another key it is refused, whatever it says."""
+    from tests.unit.test_signing import write_keys
+
+    path = folder / "signed.patch.safetensors"
+    path.write_bytes(sample().to_bytes())
+    write_keys(folder)
+    bundle = sign(path, folder / "ada.pem").read_bytes()
+
+    def run(data: bytes) -> None:
+        signature_path(path).write_bytes(data)
+        assert check_signature(path, folder / "ada.pub").ok or data != bundle
+        assert not check_signature(path, folder / "eve.pub").ok
+
+    text = (mutations.damaged, mutations.as_json, mutations.as_json)
+    return {"signature": Target(run, (bundle,), text)}
 
 
 def _reader(data: bytes) -> None:

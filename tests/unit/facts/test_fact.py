@@ -63,7 +63,7 @@ def test_ids_are_derived_from_the_content_unless_given() -> None:
         ("Spain", "The capital of France is", 'does not occur in "prompt"; use {} as its'),
         ("France", "the capital of france is", "other spelling"),
         ("Cafe\u0301", "The Café is", "other spelling"),
-        ("ana", "banana is", "occurs 2 times"),
+        ("ana", "banana is", "occurs more than once"),
         ("a", "a or a", "write {} for the one that is meant"),
         ("a", "{} or {}", '"prompt" has {} 2 times, one is needed'),
         ("a{}b", "a{}b is", '"subject" must not contain {}'),
