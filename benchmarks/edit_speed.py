@@ -57,6 +57,7 @@ _TIMED: tuple[tuple[ModuleType, str, str], ...] = (
     (spread, "optimise", "values"),
     (spread, "keys_in_contexts", "keys"),
     (rotation, "keys_in_contexts", "keys"),
+    (rotation, "_rotor", "confinement"),
     (alphaedit, "null_space", "projection"),
 )
 Row = dict[str, Any]
