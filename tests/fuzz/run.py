@@ -28,7 +28,8 @@ NAMES = (
 # Of all executions; a slow target gets fewer.
 SHARES = dict.fromkeys(NAMES, 1.0) | {
     "reader": 4, "verify": 3, "verify-base": 0.5, "header": 2, "checkpoint": 1.5, "lock": 1.5,
-    "undo": 1.5, "index": 1.5, "facts": 2, "card": 0.5, "terminal": 0.05,
+    "undo": 1.5, "index": 1.5, "facts": 2, "card": 0.5, "signature": 0.3,
+    "terminal": 0.05,
 }  # fmt: skip
 
 
@@ -118,7 +119,8 @@ def main() -> int:
         one(options.child, options.executions, options.seed, options.lead, options.keep)
         return 0
     lead = importlib.util.find_spec("atheris") is not None
-    names = options.target or NAMES
+    signing = importlib.util.find_spec("model_signing") is not None
+    names = [name for name in options.target or NAMES if signing or name != "signature"]
     whole = sum(SHARES[name] for name in names)
     rows = []
     for name in names:
