@@ -40,10 +40,8 @@ def log(
         out.line(f"{each.when.date().isoformat()}  {each.commit[:8]}  {each.title}")
         for change in each.changes:
             out.line(f"  {_told(change)}")
-    out.result(
-        {"repo": repo, "commits": [_data(each) for each in logged]},
-        quiet="\n".join(each.commit for each in logged),
-    )
+    out.values(each.commit for each in logged)
+    out.result({"repo": repo, "commits": [_data(each) for each in logged]}, quiet=None)
 
 
 def _told(change: "Change") -> str:

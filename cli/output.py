@@ -136,6 +136,12 @@ class Out:
             for record in records:
                 _write_json(sys.stdout, record)
 
+    def values(self, values: Iterable[str]) -> None:
+        """With `-q`, the values that matter, one a line."""
+        if self.mode == "quiet":
+            for value in values:
+                _write(sys.stdout, value)
+
     def warn(self, message: str) -> None:
         """A warning on stderr."""
         if self.mode != "quiet":

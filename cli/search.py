@@ -72,11 +72,8 @@ def search(
         out.hint(f"patchkit pull {found[0].repo}")
     else:
         out.line("no patches found")
-    out.result({"results": [_data(each) for each in found]}, quiet=_names(found))
-
-
-def _names(found: "tuple[Found, ...]") -> str | None:
-    return "\n".join(each.repo for each in found) or None
+    out.values(each.repo for each in found)
+    out.result({"results": [_data(each) for each in found]}, quiet=None)
 
 
 def _base_name(ref: str) -> str:

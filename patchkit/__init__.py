@@ -71,13 +71,21 @@ if TYPE_CHECKING:
     from patchkit.facts.reading import to_jsonl as to_jsonl
     from patchkit.facts.snippets import Snippets as Snippets
     from patchkit.facts.snippets import read_snippets as read_snippets
+    from patchkit.hub import Found as Found
     from patchkit.hub import FoundBase as FoundBase
+    from patchkit.hub import Logged as Logged
     from patchkit.hub import PullReport as PullReport
     from patchkit.hub import PushReport as PushReport
+    from patchkit.hub import UpdatePlan as UpdatePlan
+    from patchkit.hub import UpdateReport as UpdateReport
     from patchkit.hub import YankReport as YankReport
     from patchkit.hub import find_base as find_base
+    from patchkit.hub import log as log
+    from patchkit.hub import plan_update as plan_update
     from patchkit.hub import pull as pull
     from patchkit.hub import push as push
+    from patchkit.hub import search as search
+    from patchkit.hub import update as update
     from patchkit.hub import yank as yank
     from patchkit.live import Handle as Handle
     from patchkit.live import applied as applied
@@ -151,6 +159,7 @@ _HOME = {
     "FactsFile": "facts.reading",
     "find_base": "hub",
     "FormatError": "errors",
+    "Found": "hub",
     "FoundBase": "hub",
     "Handle": "live",
     "HubError": "errors",
@@ -158,6 +167,8 @@ _HOME = {
     "InvariantError": "errors",
     "load_model": "base",
     "load_tokenizer": "base",
+    "log": "hub",
+    "Logged": "hub",
     "MultiHop": "facts.reading",
     "OutputError": "errors",
     "Part": "compose",
@@ -169,6 +180,7 @@ _HOME = {
     "plan_apply": "apply",
     "plan_edit": "editing",
     "plan_revert": "revert",
+    "plan_update": "hub",
     "Probe": "facts.reading",
     "Problem": "facts.reading",
     "Progress": "events",
@@ -190,6 +202,7 @@ _HOME = {
     "RevertReport": "revert",
     "sign": "signing",
     "SignatureError": "errors",
+    "search": "hub",
     "SILENT": "events",
     "Snippets": "facts.snippets",
     "SolveError": "errors",
@@ -197,6 +210,9 @@ _HOME = {
     "TaskError": "errors",
     "to_jsonl": "facts.reading",
     "UnsupportedModel": "errors",
+    "update": "hub",
+    "UpdatePlan": "hub",
+    "UpdateReport": "hub",
     "verify_folder": "verify",
     "verify_patch": "verify",
     "yank": "hub",
