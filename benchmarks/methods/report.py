@@ -1,10 +1,12 @@
 """Gather benchmarks into one file, and put the table and the figures into `docs/benchmarks.md`.
 
     python -m benchmarks.methods.report build/atlas/results.json build/worldly/results.json
-    python -m benchmarks.methods.report --best build/atlas-tune/results.json
+    python -m benchmarks.methods.report --tuned build/atlas-tune/results.json
+    python -m benchmarks.methods.report --timed
 
 The first writes `benchmarks/results/methods.json`, the figures beside it, and what stands between
-the markers of the page; the second prints each method's best setting.
+the markers of the page; the second writes `tuning.json`, prints each method's best setting and puts
+all of them into the page; the third puts the measured and estimated seconds there.
 """
 
 from __future__ import annotations
@@ -66,6 +68,51 @@ def speed_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def cost_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return measured and estimated seconds of an edit as a table in Markdown."""
+    heads = ("", "method", "facts", "d", "d_in", "layers", "s", "predicted from the one before, s")
+    lines = [heads, ("---",) * 2 + ("---:",) * 6]
+    for row in rows:
+        before = row.get("predicted")
+        predicted = "–" if before is None else f"{sum(before.values()):.1f}"
+        keys = ("kind", "method", "facts", "d", "d_in", "layers")
+        cells = (*(str(row[key]) for key in keys), f"{row['seconds']:,.1f}", predicted)
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def tuning_table(rows: Sequence[Row]) -> str:
+    """Return every setting that was tried, the best of each method first and in bold."""
+    winners = {row.label for row in best(rows).values()}
+    order = sorted(rows, key=lambda row: (row.label.split(" ")[0], -_rank(row)[1]))
+    lines = ["| setting | score |", "|---|---:|"]
+    for row in order:
+        score = "–" if row.score is None else f"{row.score:.3f}"
+        marked = f"**{row.label}**" if row.label in winners else row.label
+        lines.append(f"| {marked} | {score} |")
+    return "\n".join(lines)
+
+
+def write_tuning(rows: Sequence[Row]) -> None:
+    """Write all settings that were tried, and print the winners."""
+    text = json.dumps([row.as_dict() for row in rows], indent=1, ensure_ascii=False) + "\n"
+    (RESULTS / "tuning.json").write_text(text, "utf-8")
+    page = PAGE.read_text("utf-8")
+    PAGE.write_text(placed(page, "tuning", tuning_table(rows)), "utf-8")
+    for name, row in best(rows).items():
+        print(f"{name}: {row.label}, score {row.score} at {row.edits} edits")
+
+
+def write_times() -> None:
+    """Put what `edit_speed` and `edit_cost` have written into the page."""
+    page = PAGE.read_text("utf-8")
+    tables = {"speed": ("edit_speed.json", speed_table), "cost": ("edit_cost.json", cost_table)}
+    for name, (file, table) in tables.items():
+        if (RESULTS / file).is_file():
+            page = placed(page, name, table(json.loads((RESULTS / file).read_text("utf-8"))))
+    PAGE.write_text(page, "utf-8")
+
+
 def write(rows: Sequence[Row]) -> None:
     """Write the file, the figures and the page."""
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -78,9 +125,6 @@ def write(rows: Sequence[Row]) -> None:
     shown = [f"![{name[:-4]}](../benchmarks/results/methods-{name})" for name in figures]
     page = placed(PAGE.read_text("utf-8"), "table", markdown(rows))
     page = placed(page, "figures", "\n\n".join(shown))
-    speed = RESULTS / "edit_speed.json"
-    if speed.is_file():
-        page = placed(page, "speed", speed_table(json.loads(speed.read_text("utf-8"))))
     PAGE.write_text(page, "utf-8")
 
 
@@ -89,14 +133,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("results", type=Path, nargs="+")
-    parser.add_argument("--best", action="store_true", help="only print each method's best setting")
+    parser.add_argument("results", type=Path, nargs="*")
+    parser.add_argument("--tuned", action="store_true", help="these are settings that were tried")
+    parser.add_argument("--timed", action="store_true", help="only show seconds that were measured")
     options = parser.parse_args()
     rows = read_rows(options.results)
-    if not options.best:
-        return write(rows)
-    for name, row in best(rows).items():
-        print(f"{name}: {row.label}, score {row.score} at {row.edits} edits")
+    if options.timed:
+        return write_times()
+    return write_tuning(rows) if options.tuned else write(rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.edit_cost import Shape, Text, operations, predicted
 from benchmarks.edit_speed import Bench, alone, compared, facts_of
 from benchmarks.methods import report
 from patchkit.bench import read_plan
@@ -55,7 +57,7 @@ def test_the_best_setting_is_that_with_the_highest_score() -> None:
 
 def test_the_page_has_a_place_for_everything() -> None:
     page = report.PAGE.read_text("utf-8")
-    for name in ("table", "figures", "speed"):
+    for name in ("table", "figures", "tuning", "speed", "cost"):
         changed = report.placed(page, name, "| new |")
         assert "| new |" in changed
         assert report.placed(changed, name, "| new |") == changed
@@ -114,3 +116,53 @@ def test_facts_for_timing_have_subjects_of_their_own(tmp_path: Path) -> None:
     path.write_text(json.dumps(records), "utf-8")
     assert [fact.id for fact in facts_of(path, 9)] == ["4", "2", "0"][::-1]
     assert len(facts_of(path, 2)) == 2
+
+
+def test_the_longest_run_writes_five_thousand_facts_with_the_default() -> None:
+    (run,) = runs(read_plan(RECIPES / "atlas-long.toml"))
+    assert run.recipe == replace(Recipe(), batch=100)
+    assert run.checkpoints[-1] == 5000
+
+
+def test_the_best_setting_stands_first_among_those_tried() -> None:
+    tried = [
+        replace(ROW, label=f"{name} lam={lam}", method=name, score=score)
+        for name, lam, score in (("memit", 1, 0.5), ("memit", 2, 0.7), ("emmet", 3, 0.6))
+    ]
+    assert report.tuning_table(tried).splitlines()[2:] == [
+        "| **emmet lam=3** | 0.600 |",
+        "| **memit lam=2** | 0.700 |",
+        "| memit lam=1 | 0.500 |",
+    ]
+
+
+def test_costs_show_what_was_measured_beside_what_was_predicted() -> None:
+    row = {"kind": "measured", "method": "memit", "facts": 4, "d": 8, "d_in": 32, "layers": 2}
+    small = row | {"seconds": 1.5}
+    large = row | {"seconds": 1234.5, "predicted": {"values": 1000.0, "solve": 1.0}}
+    assert report.cost_table([small, large]).splitlines()[2:] == [
+        "| measured | memit | 4 | 8 | 32 | 2 | 1.5 | – |",
+        "| measured | memit | 4 | 8 | 32 | 2 | 1,234.5 | 1001.0 |",
+    ]
+
+
+def test_counted_operations_are_those_of_the_matrices() -> None:
+    shape = Shape(d=16, d_in=56, layers=8, vocabulary=100, kv=4)
+    text = Text(facts=2, whole=20, behind=8, labels=2)
+    block = sum(p.numel() for p in llama_block(shape).parameters() if p.ndim == 2)
+    assert shape.block == block
+    memit = operations(shape, text, "memit", 11)
+    assert operations(shape, text, "memit", 21)["values"] - memit["values"] == pytest.approx(
+        40 * (6 * (8 * 6 * block + 2 * 1600) + 2 * (6 * block + 1600))
+    )
+    rates = dict.fromkeys(memit, 2.0)
+    halved = predicted(shape, text, "memit", 11, rates)
+    assert halved == {phase: round(count / 2, 3) for phase, count in memit.items()}
+
+
+def llama_block(shape: Shape) -> torch.nn.Module:
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary, hidden_size=shape.d, intermediate_size=shape.d_in,
+        num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=shape.kv * 4 // shape.d,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).model.layers[0]
