@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +71,7 @@ def extract(
     first, second = Checkpoint.open(base), Checkpoint.open(edited)
     layouts = chosen(first, tensors, layers)
     _check(first, second, layouts)
+    wanted = _Wanted(_SIDES[side], rank, energy, storage)
     found: dict[str, tuple[TensorDraft, ExtractedTensor]] = {}
     unchanged: list[str] = []
     unexplained: list[str] = []
@@ -78,9 +79,8 @@ def extract(
         for name, layout in layouts.items():
             pair = Pair(first, second, name)
             sizes = pair.sizes()
-            fitted = fit(pair, sizes, layout, _SIDES[side], rank, energy) if sizes.change else None
-            if fitted is not None:
-                found[name] = _stored(pair, sizes, layout, fitted, storage)
+            if (made := _rotation(pair, sizes, layout, wanted)) is not None:
+                found[name] = made
             else:
                 (unexplained if sizes.change else unchanged).append(name)
             advance(1)
@@ -92,22 +92,52 @@ def extract(
     )
     if not found:
         raise _nothing(report)
-    recipe = {
-        "side": side,
-        "rank": rank,
-        "energy": energy,
-        "edited": {name: second.digest(name) for name in found},
-    }
-    patch = build_patch(
-        BaseMeta(first.repo, first.revision, first.config_digest),
-        {name: draft for name, (draft, _) in found.items()},
+    recipe = {"side": side, "rank": rank, "energy": energy}
+    drafts = {name: draft for name, (draft, _) in found.items()}
+    return Extraction(_patch(first, second, drafts, recipe, report, storage), report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    sides: tuple[Side, ...]
+    rank: int | None
+    energy: float
+    storage: Storage
+
+
+def _rotation(
+    pair: Pair, sizes: Sizes, layout: Layout, wanted: _Wanted
+) -> tuple[TensorDraft, ExtractedTensor] | None:
+    """What is stored for one matrix; None if it is the same or no rotation explains anything."""
+    if not isfinite(sizes.weight + sizes.change):
+        raise InvariantError(
+            f"{pair.name} holds values that are not finite in {pair.base.path} or "
+            f"{pair.edited.path}",
+            details={"tensor": pair.name},
+        )
+    if not sizes.change:
+        return None
+    fitted = fit(pair, sizes, layout, wanted.sides, wanted.rank, wanted.energy)
+    return None if fitted is None else _stored(pair, sizes, layout, fitted, wanted.storage)
+
+
+def _patch(
+    base: Checkpoint,
+    edited: Checkpoint,
+    drafts: Mapping[str, TensorDraft],
+    recipe: Mapping[str, object],
+    report: ExtractReport,
+    storage: Storage,
+) -> Patch:
+    return build_patch(
+        BaseMeta(base.repo, base.revision, base.config_digest),
+        drafts,
         None,
-        recipe,
+        {**recipe, "edited": {name: edited.digest(name) for name in drafts}},
         "extract",
         {"explained": {result.name: result.explained for result in report.tensors}},
         storage=storage,
     )
-    return Extraction(patch, report)
 
 
 def _stored(

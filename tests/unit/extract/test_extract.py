@@ -190,6 +190,15 @@ def test_a_change_of_length_is_no_rotation(tmp_path: Path) -> None:
         extract(base, other, tensors=["*"])
 
 
+def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    weight = normal(8, 12)
+    broken = weight.clone()
+    broken[3, 4] = torch.inf
+    base, other = two_folders(tmp_path, weight, broken)
+    with pytest.raises(InvariantError, match="not finite"):
+        extract(base, other, tensors=["*"])
+
+
 def test_types_may_differ_and_shapes_may_not(tmp_path: Path) -> None:
     weight = normal(8, 12).bfloat16()
     turned = dense(weight, [rotation("input", 12, 0)], "linear").float()
