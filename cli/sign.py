@@ -12,7 +12,7 @@ from .output import Out
 
 EXAMPLES = (
     "patchkit sign capitals.patch.safetensors --key ada.pem",
-    "patchkit verify capitals.patch.safetensors --require-signer ada.pub",
+    "patchkit sign capitals.patch.safetensors --key ada.pem --yes -q",
 )
 
 FileArgument = Annotated[
