@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -77,9 +78,9 @@ def find_base(
     work = _Work(client(endpoint), Path(cache_dir), progress)
     remote, offline = work.resolve(named)
     shelf = Shelf(work.place(remote))
-    shelf.open(remote)
+    shelf.open(remote, stated=not offline)
     fetched = work.bring(shelf, remote, [name for name in remote.files if _is_small(name)])
-    shards = _shards(shelf, remote)
+    shards = _shards(shelf, remote, offline=offline)
     wanted = shards if tensors is None else work.outline(shelf, remote, shards, tensors)
     fetched += work.bring(shelf, remote, wanted)
     complete = all((shelf.whole / name).is_file() for name in shards)
@@ -110,7 +111,8 @@ class _Work:
             remote = _useful(look(self.api, ref))
         except HubUnreachable:
             if found := self._known(ref, store.commit(ref)) or cached_repo(ref):
-                return _useful(found), True
+                with suppress(CheckpointError):  # not all of it is there
+                    return _useful(found), True
             raise
         except HubError as error:
             raise _unknown(error, ref) from error
@@ -181,7 +183,7 @@ def _is_small(name: str) -> bool:
     return not name.endswith(".safetensors")
 
 
-def _shards(shelf: Shelf, remote: Remote) -> list[str]:
+def _shards(shelf: Shelf, remote: Remote, *, offline: bool) -> list[str]:
     """The files that hold the weights; a single one wins over an index."""
     if SINGLE in remote.files:
         return [SINGLE]
@@ -190,7 +192,14 @@ def _shards(shelf: Shelf, remote: Remote) -> list[str]:
         shards = sorted(check_path(name) for name in names)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{INDEX} of {remote.ref.repo} has no weight_map") from error
-    if missing := [name for name in shards if name not in remote.files]:
+    missing = [name for name in shards if name not in remote.files]
+    if missing and offline:
+        raise HubUnreachable(
+            f"{len(missing)} of {len(shards)} shards of {remote.ref} are not on this machine, and "
+            "the Hub cannot be reached",
+            details={"missing": missing},
+        )
+    if missing:
         raise CheckpointError(
             f"{remote.ref.repo} at {remote.commit[:8]} lacks {len(missing)} of {len(shards)} "
             f"shards: {', '.join(missing[:5])}",

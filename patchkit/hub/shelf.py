@@ -50,8 +50,8 @@ class Shelf:
             return None
         return Remote(ref, commit, False, files)
 
-    def open(self, remote: Remote) -> None:
-        """Make the folders and keep the listing; OutputError if that fails."""
+    def open(self, remote: Remote, *, stated: bool) -> None:
+        """Make the folders, and keep the listing if the Hub `stated` it; OutputError on failure."""
         for place in (self.whole, self.outline):
             try:
                 place.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class Shelf:
             if read_origin(place) is None:
                 origin = Origin(remote.ref.repo, remote.commit)
                 write_atomically(origin_note(place), str(origin).encode())
-        if not self._listing.is_file():
+        if stated and not self._listing.is_file():
             files: Mapping[str, object] = {p: asdict(file) for p, file in remote.files.items()}
             write_atomically(self._listing, json.dumps(files, sort_keys=True).encode())
 

@@ -155,6 +155,16 @@ def test_without_the_hub_the_clients_cache_is_enough(
     assert Checkpoint.open(found.path).tensors
 
 
+@pytest.mark.parametrize("missing", ["config.json", "model-00001-of-00010.safetensors"])
+def test_half_a_base_in_the_clients_cache_is_none_and_does_no_harm(
+    published: TestHub, find: Find, client_cache: Path, missing: str
+) -> None:
+    next(client_cache.rglob(missing)).unlink()
+    with pytest.raises(HubUnreachable, match="the Hub cannot be reached"):
+        find(endpoint="http://127.0.0.1:9")
+    assert Checkpoint.open(find(f"{REPO}@{head(published)}").path).tensors
+
+
 def test_a_damaged_copy_in_the_clients_cache_is_not_used(
     published: TestHub, find: Find, client_cache: Path, sharded: Path
 ) -> None:
