@@ -57,9 +57,9 @@ def extract(
 
     `tensors` are patterns of names and `layers` numbers, as `choice.chosen`. Of each rotation the
     fewest planes are kept that explain the share `energy` of what all of them do, at most `rank`.
-    The result is a patch for `base` without facts. Matrices are read in blocks; memory is six
-    matrices (d, m) of fp64 with m the directions looked at, at most 1024 and usually
-    twice the rank of the change. Raises InvariantError for a rank or energy that cannot be,
+    The result is a patch for `base` without facts. Matrices are read in blocks; memory is
+    some 0.4 GB and six matrices (d, m) of fp64 with m the directions looked at, at most 1024 and
+    usually twice the rank of the change. Raises InvariantError for a rank or energy that cannot be,
     BaseMismatch for a matrix of another shape or type in `edited`, SolveError where nothing
     changed or no rotation explains anything, and what opening the folders raises.
     """
