@@ -1,6 +1,6 @@
 """Every verb on a large sharded checkpoint, beside `cp -r`, peft and mergekit.
 
-    python benchmarks/scale.py --peer-python PEERS/bin/python --write benchmarks/results/scale.json
+    python -m benchmarks.scale --peer-python PEERS/bin/python --write benchmarks/results/scale.json
 
 Makes a synthetic bf16 checkpoint of Llama-3-8B's shapes and rotations of five of its matrices, and
 runs `patchkit apply`, `verify`, `diff` and `revert` on it, each as its own process: seconds, peak
@@ -28,6 +28,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from benchmarks.provenance import commit
 
 # This process stays small: a child's peak, as the kernel counts it, begins with its parent's.
 BLOCK = 2 << 20
@@ -348,11 +350,6 @@ def versions(python: Path) -> dict[str, str]:
     done = subprocess.run([str(python), "-c", VERSIONS], check=True, capture_output=True, text=True)
     found: dict[str, str] = json.loads(done.stdout)
     return found
-
-
-def commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def show(rows: object) -> None:

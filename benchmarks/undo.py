@@ -1,6 +1,6 @@
 """Size of undo sidecars, and memory and time of `revert`, on synthetic weights.
 
-    python benchmarks/undo.py --write benchmarks/results/undo.json
+    python -m benchmarks.undo --write benchmarks/results/undo.json
 
 For each storage type, number of planes r and angle θ: bits a weight of the sidecar of one rotation
 by r planes of θ radians each, on a matrix of normal weights; beside it the entropy that such
