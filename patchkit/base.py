@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -48,7 +49,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "auto") ->
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except (ValueError, OSError, RuntimeError, KeyError) as error:
+        except (ValueError, OSError, RuntimeError, KeyError, StrictDataclassError) as error:
             raise _unloadable(path, checkpoint, error) from error
     if info["missing_keys"]:
         raise CheckpointError(
@@ -63,13 +64,16 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "auto") ->
 def outline(checkpoint: Checkpoint) -> PreTrainedModel:
     """Build a base without memory behind its tensors, which is enough to find its modules.
 
-    Raises UnsupportedModel for an architecture that transformers does not have.
+    Raises UnsupportedModel for an architecture that transformers does not have, and CheckpointError
+    for sizes that it does not take.
     """
     loader: Any = AutoModelForCausalLM
     try:
         config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
         with torch.device("meta"):
             model = loader.from_config(config)
+    except StrictDataclassError as error:
+        raise _unloadable(checkpoint.path, checkpoint, error) from error
     except (ValueError, KeyError) as error:
         kind = checkpoint.config.get("model_type")
         raise UnsupportedModel(

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from patchkit.base import load_model, load_tokenizer
+from patchkit.base import load_model, load_tokenizer, outline
 from patchkit.errors import CheckpointError, UnsupportedModel
+from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.refs import resolve_base
 from tests.unit.models.factory import TEXT, save_tiny, tiny
 
@@ -92,6 +93,16 @@ def test_an_unknown_architecture_is_a_sentence(folder: Path) -> None:
     with pytest.raises(UnsupportedModel, match="model_type 'not_a_model'") as caught:
         load_model(folder)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_sizes_that_do_not_fit_together_are_a_sentence(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["num_attention_heads"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="not a multiple of the number"):
+        outline(Checkpoint.open(folder))
+    with pytest.raises(CheckpointError, match="not a multiple of the number"):
+        load_model(folder)
 
 
 def test_an_encoder_is_no_base(tmp_path: Path) -> None:
