@@ -86,7 +86,8 @@ def test_the_library_never_imports_the_command_line(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_only_hub_imports_huggingface_hub(path: Path) -> None:
     if part(path) != "hub":
-        assert [name for name in imports(path) if name.startswith("huggingface_hub")] == []
+        used = {name for name in imports(path) if name.startswith("huggingface_hub")}
+        assert used <= {"huggingface_hub.errors"}  # transformers lets some of them through
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cli").rglob("*.py")), ids=relative)
