@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -113,6 +112,8 @@ def logarithm(q: Tensor) -> Tensor:
     The real Schur form of a normal matrix is block diagonal, and each 2 × 2 block is a plane; two
     eigenvalues −1 make a plane of angle π. Raises InvariantError when det Q is −1.
     """
+    import scipy.linalg  # only where a rotation is made: reading and applying do without
+
     form, vectors = scipy.linalg.schur(q.cpu().numpy(), output="real")
     skew = np.zeros_like(form)
     index, flipped = 0, []
