@@ -7,19 +7,24 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from tests.hubstate import LFS_ENDINGS, Refused, Repo, State, User, changed
+from tests.hubstate import LFS_ENDINGS, Blob, Refused, Repo, State, User, changed
 
-Plane = Literal["hub", "store"]
+if TYPE_CHECKING:
+    from tests.hubcas import Cas
+
+Plane = Literal["hub", "store", "cas"]
 
 
 class Hub(Protocol):
     """What a route needs of the hub."""
 
     state: State
+    cas: Cas
     endpoint: str
     storage: str
+    cas_url: str
 
 
 @dataclass
@@ -211,8 +216,17 @@ def _resolve(
         return Answer(blob.data, headers={**headers, "ETag": f'"{blob.blob_id}"'})
     repo.objects.setdefault(blob.sha256, blob.data)
     linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.data))}
-    place = f"{hub.storage}/object/{blob.sha256}/{name}"
-    return Answer(status=302, headers={**headers, **linked, "Location": place})
+    place = {"Location": f"{hub.storage}/object/{blob.sha256}/{name}"}
+    chunked = _xet_headers(hub, f"/api/models/{name}/xet-read-token/{commit.oid}", blob)
+    return Answer(status=302, headers={**headers, **linked, **chunked, **place})
+
+
+def _xet_headers(hub: Hub, route: str, blob: Blob) -> dict[str, str]:
+    """Where a file is that came in chunks; it can be had in one piece all the same."""
+    if blob.sha256 not in hub.cas.names:
+        return {}
+    link = f'<{hub.endpoint}{route}>; rel="xet-auth"'
+    return {"X-Xet-Hash": hub.cas.names[blob.sha256], "Link": link}
 
 
 def _fine(hub: Hub, request: Request, user: User | None) -> Answer:

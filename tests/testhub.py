@@ -1,12 +1,12 @@
-"""A small, faithful hub over real HTTP, for the real client; its storage has another host name.
+"""A small, faithful hub over real HTTP, for the real client; its storage has other host names.
 
     with TestHub() as hub:
         token = hub.state.user("ada")
         hub.fail(r"/commit/", status=503, times=2)
 
-It speaks what huggingface_hub 1.33 and 2.4 ask for when HF_HUB_DISABLE_XET is set. `hub.requests`
-is the log, `hub.errors` the exceptions of the hub itself, `hub.leaks` the tokens that reached the
-storage host.
+It speaks what huggingface_hub 1.33 and 2.4 ask for when HF_HUB_DISABLE_XET is set, and with
+`xet=True` what hf-xet asks for besides. `hub.requests` is the log, `hub.errors` the exceptions of
+the hub itself, `hub.leaks` the tokens that reached a host that has no business with them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests import hublists
+from tests import hubcas, hublists
+from tests.hubcas import Cas
 from tests.hubroutes import REPO, ROUTES, Answer, Plane, Request, ranged, refusal
 from tests.hubstate import Refused, State
 
-LISTS: tuple[tuple[str, Callable[..., Answer]], ...] = (
+Routes = tuple[tuple[str, Callable[..., Answer]], ...]
+HOSTS: dict[Plane, str] = {"hub": "127.0.0.1", "store": "localhost", "cas": "127.0.0.2"}
+LISTS: Routes = (
     ("/api/models", hublists.models),
     (f"/api/models/{REPO}/discussions", hublists.discussions),
     (f"/api/models/{REPO}/commits/([^/]+)", hublists.commits),
@@ -60,8 +63,9 @@ class TestHub:
 
     __test__ = False
 
-    def __init__(self) -> None:
-        self.state = State()
+    def __init__(self, *, xet: bool = False) -> None:
+        self.xet = xet
+        self.state, self.cas = State(), Cas()
         self.requests: list[Request] = []
         self.errors: list[BaseException] = []
         self.leaks: list[str] = []
@@ -69,13 +73,18 @@ class TestHub:
         self.lock = threading.RLock()
 
     def __enter__(self) -> TestHub:
-        self._servers = [_serve(self, plane) for plane in ("hub", "store")]
-        self.endpoint = f"http://127.0.0.1:{self._servers[0].server_port}"
-        self.storage = f"http://localhost:{self._servers[1].server_port}"
+        self._servers = {
+            plane: _serve(self, plane) for plane in HOSTS if self.xet or plane != "cas"
+        }
+        self.endpoint, self.storage, self.cas_url = map(self._url, HOSTS)
         return self
 
+    def _url(self, plane: Plane) -> str:
+        port = self._servers[plane].server_port if plane in self._servers else 9
+        return f"http://{HOSTS[plane]}:{port}"
+
     def __exit__(self, *_: object) -> None:
-        for server in self._servers:
+        for server in self._servers.values():
             server.shutdown()
             server.server_close()
 
@@ -113,19 +122,31 @@ class TestHub:
             with self.lock:
                 if request.plane == "store":
                     return self._store(request)
+                if request.plane == "cas":
+                    return self._route(hubcas.CAS_ROUTES, request, self._admitted(request))
                 user = self.state.who(request.headers.get("authorization"))
-                for pattern, handle in (*ROUTES, *LISTS):
-                    if match := re.fullmatch(pattern, request.path):
-                        parts = [unquote(part) for part in match.groups()]
-                        return handle(self, request, user, *parts)
-            raise Refused(404, "Not Found")
+                routes = (*ROUTES, *LISTS, *(hubcas.HUB_ROUTES if self.xet else ()))
+                return self._route(routes, request, user)
         except Refused as refused:
             return refusal(refused)
+
+    def _route(self, routes: Routes, request: Request, who: object) -> Answer:
+        for pattern, handle in routes:
+            if match := re.fullmatch(pattern, request.path):
+                return handle(self, request, who, *(unquote(part) for part in match.groups()))
+        raise Refused(404, "Not Found")
+
+    def _admitted(self, request: Request) -> hubcas.Pass:
+        """What a token of the CAS allows; one of the hub's own has no business here."""
+        self.leaks += [token for token in self.state.users if token in str(request.headers)]
+        return hubcas.admitted(self, request)
 
     def _store(self, request: Request) -> Answer:
         if token := request.headers.get("authorization"):
             self.leaks.append(token)
         _, kind, oid, *name = request.path.split("/", 3)
+        if kind in hubcas.STORE_ROUTES:
+            return hubcas.STORE_ROUTES[kind](self, request, oid)
         repo = self.state.repos["/".join(name)]
         if kind == "upload":
             repo.objects[oid] = request.body
@@ -135,7 +156,7 @@ class TestHub:
 
 def _serve(hub: TestHub, plane: Plane) -> ThreadingHTTPServer:
     handler = type("Handler", (_Handler,), {"hub": hub, "plane": plane})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer((HOSTS[plane].replace("localhost", "127.0.0.1"), 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
     return server
