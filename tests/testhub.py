@@ -186,7 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(request)
         fault = self.hub.fault(request)
         if fault and fault.drop_request_after is not None:
-            self.rfile.read(fault.drop_request_after)
+            if self.command in ("POST", "PUT"):
+                self.rfile.read(fault.drop_request_after)
             self._cut()
         request.body = self._body()
         if fault:

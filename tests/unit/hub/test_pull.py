@@ -290,6 +290,25 @@ def test_a_full_disk(pushed: TestHub, pull: Pull, monkeypatch: pytest.MonkeyPatc
         pull()
 
 
+@pytest.mark.parametrize("note", [".origin", ".sha256"])
+def test_a_disk_that_is_full_at_the_very_end_keeps_nothing(
+    pushed: TestHub, pull: Pull, store: Path, monkeypatch: pytest.MonkeyPatch, note: str
+) -> None:
+    from patchkit.hub import store as store_module
+
+    write = store_module.write_atomically
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name.endswith(note):
+            raise OutputError(f"{path.name} could not be written")
+        write(path, data)
+
+    monkeypatch.setattr(store_module, "write_atomically", full)
+    with pytest.raises(OutputError, match=f"{note} could not be written"):
+        pull()
+    assert kept(store) == []
+
+
 def test_a_pull_sends_the_token_to_the_hub_only(pushed: TestHub, pull: Pull, login: Login) -> None:
     token = login()
     pull()

@@ -1,8 +1,9 @@
 """A process that runs the command line in children of its own, in which no retry waits for long.
 
-Reads lines of JSON `{"arguments", "environment", "folder", "disk", "endpoint"}` and answers each
-with the child's process id. The child leaves `stdout`, `stderr` and, at its end, `code` in the
-folder. `disk` is how many bytes a download may write before the disk is full.
+Reads lines of JSON `{"arguments", "environment", "folder", "disk", "endpoint", "xet"}` and answers
+each with the child's process id. The child leaves `stdout`, `stderr` and, at its end, `code` in the
+folder. `disk` is how many bytes a download may write before the disk is full, `xet` whether large
+files travel in chunks.
 """
 
 import errno
@@ -74,6 +75,7 @@ def work(order: Mapping[str, Any]) -> int:
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder.parent)
     os.environ.update(order["environment"])
+    constants.HF_HUB_DISABLE_XET = not order["xet"]
     if order["endpoint"]:
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
         constants.HUGGINGFACE_CO_URL_TEMPLATE = order["endpoint"] + template
