@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,8 @@ TRANSFER: tuple[type[Exception], ...] = (*WIRE, RuntimeError, ValueError)
 """What an upload that breaks off may raise."""
 
 _LOGIN = "hf auth login"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})\b")
 
 
 @contextmanager
@@ -67,10 +70,10 @@ def _explained(error: Exception, ref: HubRef, doing: str) -> PatchkitError | Non
         return HubError(f"{ref.repo} has no file {ref.path} at {ref.revision or 'main'}")
     if isinstance(error, HfHubHTTPError):
         return _refused(error, ref, doing)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            f"the disk is full: {ref} was not kept", hint="free some space, then run it again"
-        )
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return _full(ref)
+    if told := _told_by_xet(error, ref, doing):
+        return told
     if isinstance(error, WIRE):
         return _unreachable(ref, doing)
     if isinstance(error, RuntimeError | ValueError):  # what the client makes of other errors
@@ -78,6 +81,27 @@ def _explained(error: Exception, ref: HubRef, doing: str) -> PatchkitError | Non
         inner = _explained(cause, ref, doing) if isinstance(cause, Exception) else None
         return inner or _broken_off(error, ref, doing)
     return None
+
+
+def _told_by_xet(error: Exception, ref: HubRef, doing: str) -> PatchkitError | None:
+    """What hf-xet, which raises two built-in exceptions for everything, says in their text."""
+    text = str(error)
+    if not isinstance(error, ConnectionError | RuntimeError):
+        return None
+    if any(f"(os error {code})" in text for code in _FULL):
+        return _full(ref)
+    if found := _XET_STATUS.search(text):
+        code = int(found[1])
+        return _by_status(code, ref, doing) or HubError(
+            f"{doing} {ref}: the storage of the Hub answers {code}", details={"status": code}
+        )
+    return _unreachable(ref, doing) if "error sending request" in text else None
+
+
+def _full(ref: HubRef) -> OutputError:
+    return OutputError(
+        f"the disk is full: {ref} was not kept", hint="free some space, then run it again"
+    )
 
 
 def _broken_off(error: Exception, ref: HubRef, doing: str) -> HubError:
@@ -100,7 +124,17 @@ def _no_repository(error: HfHubHTTPError, ref: HubRef) -> PatchkitError:
 
 
 def _refused(error: HfHubHTTPError, ref: HubRef, doing: str) -> PatchkitError:
-    code, details = status(error), {"status": status(error)}
+    code, wait = status(error), error.response.headers.get("Retry-After")
+    if code is not None and (known := _by_status(code, ref, doing, wait)):
+        return known
+    told = error.server_message or _sentence(error)
+    details = {"status": code}
+    return HubError(f"{doing} {ref}: the Hub answers {code}: {told:.300}", details=details)
+
+
+def _by_status(code: int, ref: HubRef, doing: str, wait: str | None = None) -> PatchkitError | None:
+    """What a status alone means; None for those that need their own words."""
+    details = {"status": code}
     if code == 401:
         return AccessDenied("the Hub does not accept this login", hint=_LOGIN, details=details)
     if code == 403:
@@ -112,17 +146,15 @@ def _refused(error: HfHubHTTPError, ref: HubRef, doing: str) -> PatchkitError:
             details=details,
         )
     if code == 429:
-        wait = error.response.headers.get("Retry-After")
         after = f" for {wait} s" if wait and wait.isdigit() else ""
         return HubError(f"the Hub asks to wait{after}: too many requests", details=details)
-    if code is not None and code >= 500:
+    if code >= 500:
         return HubUnreachable(
             f"the Hub answers {code} and cannot do it now",
             hint="try again in a few minutes",
             details=details,
         )
-    told = error.server_message or _sentence(error)
-    return HubError(f"{doing} {ref}: the Hub answers {code}: {told:.300}", details=details)
+    return None
 
 
 def _unreachable(ref: HubRef, doing: str) -> HubUnreachable:

@@ -83,9 +83,14 @@ class Store:
             os.replace(verified, place)
         except OSError as error:
             raise OutputError(f"{path} could not be kept: {error.strerror}") from error
-        origin = Origin(ref.repo, commit, path)
-        write_atomically(origin_note(place), str(origin).encode())
-        write_atomically(place.with_name(place.name + _DIGEST), digest.encode())
+        note, origin = origin_note(place), Origin(ref.repo, commit, path)
+        try:
+            write_atomically(note, str(origin).encode())
+            write_atomically(place.with_name(place.name + _DIGEST), digest.encode())
+        except OutputError:
+            place.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+            raise
         return place
 
     def keep_beside(self, ref: HubRef, commit: str, path: str, file: Path) -> None:
