@@ -86,7 +86,7 @@ class Place:
             return values.index_put(subjects, shift.to(values.dtype), accumulate=True)
 
         if self.stream:
-            return _wide(replay.logits(where, positions, moved(replay.hidden)))
+            return _wide(replay.logits(where, positions, moved(replay.hidden), narrow=True))
 
         def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
             # OPT runs its MLP on rows and positions flattened into one axis.

@@ -8,7 +8,8 @@ the keys and values only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 from patchkit.editing.beginning import Beginning, run_beginning
 from patchkit.editing.capture import Stop
 from patchkit.editing.rows import Rows
-from patchkit.tensors.layout import blocks, final_norm, readout
+from patchkit.tensors.layout import blocks, final_norm, last_mlp, readout
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,23 @@ class Replay:
         """Return the index into `hidden` of the tokens at `positions` (p,) of `rows` (p,)."""
         return rows, positions - self.start[rows]
 
-    def logits(self, rows: Tensor, positions: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Run the tail and return the logits (p, vocab) at `rows`, `positions`, both (p,)."""
-        hidden = self.stream(hidden)
-        return readout(self.model, final_norm(self.model)(hidden[self.at(rows, positions)]))
+    def logits(
+        self,
+        rows: Tensor,
+        positions: Tensor,
+        hidden: Tensor | None = None,
+        *,
+        narrow: bool = False,
+    ) -> Tensor:
+        """Run the tail and return the logits (p, vocab) at `rows`, `positions`, both (p,).
+
+        If `narrow` the last MLP sees only these tokens, which no hook in it may mind.
+        """
+        places = self.at(rows, positions)
+        mlp = last_mlp(self.model) if self.tail and narrow else None
+        with only_at(mlp, places):
+            hidden = self.stream(hidden)
+        return readout(self.model, final_norm(self.model)(hidden[places]))
 
     def stream(self, hidden: Tensor | None = None) -> Tensor:
         """Run the tail and return the residual stream behind the last block, (b, t, d).
@@ -55,6 +69,32 @@ class Replay:
             out = block(hidden, *args, **kwargs)
             hidden = out[0] if isinstance(out, tuple) else out
         return hidden
+
+
+@contextmanager
+def only_at(mlp: nn.Module | None, places: tuple[Tensor, Tensor]) -> Iterator[None]:
+    """Run `mlp`, the last one, at `places` only; behind it nothing reads the other positions.
+
+    What it gives elsewhere is zero. Without an `mlp` nothing is saved.
+    """
+    sizes: list[torch.Size] = []
+
+    def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        sizes.append(args[0].shape)
+        return (args[0][places], *args[1:])
+
+    def scatter(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        return out.new_zeros(sizes.pop()).index_put(places, out)
+
+    if mlp is None:
+        yield
+        return
+    hooks = mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def capture_replay(model: PreTrainedModel, ids: Tensor, mask: Tensor, first: int) -> Replay:

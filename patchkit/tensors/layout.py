@@ -118,6 +118,12 @@ def blocks(model: PreTrainedModel) -> list[nn.Module]:
     return list(cast(nn.ModuleList, layers))
 
 
+def last_mlp(model: PreTrainedModel) -> nn.Module | None:
+    """Give the last layer's MLP, None where its parts lie in the layer itself."""
+    name, inside, _ = _family(model).down.rpartition(".")
+    return blocks(model)[-1].get_submodule(name) if inside else None
+
+
 def trunk(model: PreTrainedModel) -> nn.Module:
     """Give the decoder: token ids in, hidden states after `final_norm` out, no vocabulary."""
     return _module(model, _family(model).trunk)

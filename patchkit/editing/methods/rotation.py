@@ -204,7 +204,7 @@ class _Context:
     def losses(self) -> Iterator[Tensor]:
         """Yield the facts' mean losses over their labels, part by part (n,)."""
         for rows, replay in self.parts:
-            logits = replay.logits(rows.label_row, rows.label_position).float()
+            logits = replay.logits(rows.label_row, rows.label_position, narrow=True).float()
             losses = torch.nn.functional.cross_entropy(logits, rows.label_id, reduction="none")
             yield rows.per_fact(losses)
 

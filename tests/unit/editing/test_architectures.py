@@ -58,8 +58,9 @@ def test_what_stands_before_a_subject_needs_to_run_once(architecture: str, conte
     for first in range(len(blocks(model)) + 1):
         replay = replay_subjects(model, rows, first)
         for _ in range(2):  # nothing of one pass is left in the cache for the next
-            found = replay.logits(rows.label_row, rows.label_position)
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+            for narrow in (False, True):
+                found = replay.logits(rows.label_row, rows.label_position, narrow=narrow)
+                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
         assert replay.hidden.shape[1] < rows.ids.shape[1]
         kept = torch.tensor([2, 0])
         fewer = rows.only(kept.tolist())
