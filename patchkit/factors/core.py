@@ -48,7 +48,8 @@ def skew_core(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
         raise InvariantError("the generator of a rotation holds values that are not finite")
-    joined = torch.cat([x, y], dim=1).to(torch.float64)  # (d, 2r)
+    joined = x.new_empty(len(x), 2 * x.shape[1], dtype=torch.float64)  # (d, 2r)
+    joined[:, : x.shape[1]], joined[:, x.shape[1] :] = x, y
     basis, corner = torch.linalg.qr(joined)
     left, right = corner[:, : x.shape[1]], corner[:, x.shape[1] :]  # (m, r)
     half = left @ right.T

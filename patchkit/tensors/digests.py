@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchkit.tensors.source import ByteSource, FileSource
 
-_CHUNK = 8 << 20
+_CHUNK = 1 << 20
 
 
 def bytes_digest(data: bytes) -> str:

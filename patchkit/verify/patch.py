@@ -89,18 +89,24 @@ def _look(
     what = "measuring edited tensors" if checkpoint else "checking factors"
     with phase(progress, what, len(names), "tensors") as advance:
         for name in names:
-            factors = read_factors(source, layout.metadata, layout.header, name)
-            total = sum(t.numel() for factor in factors for t in factor_parts(factor).values())
-            broken, measured = _defect(factors), None
-            if checkpoint is not None:
-                measured = (
-                    broken
-                    if isinstance(broken, str)
-                    else _measured(checkpoint, layout, name, factors, deep)
-                )
-            looked[name] = _Look((total - values_not_finite(factors), total), broken, measured)
+            looked[name] = _look_at(source, layout, name, checkpoint, deep)
             advance(1)
     return looked
+
+
+def _look_at(
+    source: ByteSource, layout: PatchLayout, name: str, checkpoint: Checkpoint | None, deep: bool
+) -> _Look:
+    """Look at one tensor, and leave nothing of its factors behind."""
+    factors = read_factors(source, layout.metadata, layout.header, name)
+    total = sum(t.numel() for factor in factors for t in factor_parts(factor).values())
+    values = (total - values_not_finite(factors), total)
+    broken = _defect(factors)
+    if checkpoint is None:
+        return _Look(values, broken, None)
+    if isinstance(broken, str):
+        return _Look(values, broken, broken)
+    return _Look(values, broken, _measured(checkpoint, layout, name, factors, deep))
 
 
 def _against(
