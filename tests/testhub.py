@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests import hubcas, hublists
@@ -212,13 +212,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            return self._read(int(self.headers.get("Content-Length", 0)))
         data = b""
-        while size := int(self.rfile.readline(), 16):
-            data += self.rfile.read(size)
+        while size := int(self.rfile.readline() or self._gone(), 16):
+            data += self._read(size)
             self.rfile.readline()
         self.rfile.readline()
         return data
+
+    def _read(self, size: int) -> bytes:
+        data = self.rfile.read(size)
+        return data if len(data) == size else self._gone()
+
+    def _gone(self) -> NoReturn:
+        """Whoever sent this was killed in the middle of it."""
+        raise Cut
 
     def _send(self, answer: Answer, cut: int | None = None) -> None:
         if cut == 0:
