@@ -15,6 +15,8 @@ from tests.unit.hub.processes.running import (
     kept,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("token", "repo", "code", "sentence"),

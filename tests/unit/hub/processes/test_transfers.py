@@ -24,6 +24,8 @@ from tests.unit.hub.processes.running import (
 )
 from tests.xorbs import chunks
 
+pytestmark = pytest.mark.slow
+
 
 @both_ways
 def test_what_is_pushed_comes_back_and_applies(
