@@ -165,7 +165,7 @@ def row(
         "preserve": preserve,
         **setting,
         "curve": task.curve,
-        **{figure: metrics.value(figure) for figure in FIGURES},
+        **{figure: value for figure in FIGURES if (value := metrics.value(figure)) is not None},
         "norm_ratio": norm,
         "condition_ratio": condition_ratio,
         "patch_bytes": round(sum(len(patch.to_bytes()) for patch in stored) / len(stored)),
@@ -199,7 +199,7 @@ def restored(patch: Patch, storage: Storage) -> Patch:
 
 def line(result: Row) -> str:
     """Return one row as text."""
-    shown = "  ".join(f"{figure[:5]} {result[figure]:.3f}" for figure in FIGURES)
+    shown = "  ".join(f"{figure[:5]} {result[figure]:.3f}" for figure in FIGURES if figure in result)
     settings = f"ε {result['softness']} " if "softness" in result else ""
     settings += f"λ {result['preserve']}"
     head = f"{result['method']:9}{result['edits']:>4}/{result['batch']:<3} {result['storage']:9}"
