@@ -199,7 +199,9 @@ def restored(patch: Patch, storage: Storage) -> Patch:
 
 def line(result: Row) -> str:
     """Return one row as text."""
-    shown = "  ".join(f"{figure[:5]} {result[figure]:.3f}" for figure in FIGURES if figure in result)
+    shown = "  ".join(
+        f"{figure[:5]} {result[figure]:.3f}" for figure in FIGURES if figure in result
+    )
     settings = f"ε {result['softness']} " if "softness" in result else ""
     settings += f"λ {result['preserve']}"
     head = f"{result['method']:9}{result['edits']:>4}/{result['batch']:<3} {result['storage']:9}"
