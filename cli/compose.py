@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from patchkit.patch.naming import ENDING
+
 from .compose_rebuild import rebuild
 from .compose_report import report
 from .options import DeviceOption, DtypeOption, JsonFlag, QuietFlag, YesFlag
 from .output import Out
-from .patch_files import ENDING, check_output, stem
+from .patch_files import check_output, stem
 from .progress import shown
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchkit.patch.naming import ENDING
+
 from . import cache
 from . import facts as facts_command
 from .bases import local_base
@@ -40,7 +42,7 @@ from .options import (
     minimums,
 )
 from .output import Out
-from .patch_files import ENDING, check_output, stem
+from .patch_files import check_output, stem
 from .progress import shown
 from .units import count, size, some
 

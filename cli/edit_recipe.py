@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .options import Storage
+
 if TYPE_CHECKING:
     from patchkit.editing.recipe import Recipe
 
-Storage = Literal["float32", "bfloat16"]
 Variant = Literal["rome", "r-rome", "p-rome"]
 Method = Literal[
     "rotation", "rome", "memit", "emmet", "rect", "prune", "alphaedit", "mose", "mose-oft"

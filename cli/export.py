@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from patchkit.patch.naming import stem
+
 from .bases import edited_tensors, local_base
-from .options import BaseOption, JsonFlag, QuietFlag, YesFlag
+from .options import BaseOption, JsonFlag, QuietFlag, Storage, YesFlag
 from .output import Out
 from .progress import shown
 from .units import count, duration, size
@@ -20,7 +22,6 @@ EXAMPLES = (
 )
 
 Target = Literal["peft", "gguf"]
-Storage = Literal["float32", "bfloat16"]
 
 PatchesArgument = Annotated[
     list[Path],
@@ -99,8 +100,8 @@ def export(
 
 
 def _default(patch: Path, to: Target) -> Path:
-    stem = patch.name.removesuffix(".safetensors").removesuffix(".patch")
-    return Path(f"{stem}.gguf" if to == "gguf" else f"{stem}-lora")
+    name = stem(patch.name)
+    return Path(f"{name}.gguf" if to == "gguf" else f"{name}-lora")
 
 
 def _show(out: Out, report: "ExportReport", base: str) -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from patchkit.patch.naming import ENDING
+
 from .bases import local_base
 from .edit_recipe import layers_of
-from .options import JsonFlag, QuietFlag, YesFlag
+from .options import JsonFlag, QuietFlag, Storage, YesFlag
 from .output import Out, Row
-from .patch_files import ENDING, check_output
+from .patch_files import check_output
 from .progress import shown
 from .units import count, duration, short, size, some
 
@@ -25,7 +27,6 @@ EXAMPLES = (
 SHOWN = 20
 
 SideChoice = Literal["auto", "input", "output"]
-Storage = Literal["float32", "bfloat16"]
 BaseArgument = Annotated[
     str,
     typer.Argument(

@@ -19,6 +19,7 @@ FactsFormat = Literal[
 ]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Storage = Literal["float32", "bfloat16"]
 
 PatchArgument = Annotated[
     Path, typer.Argument(metavar="PATCH", help="The patch file.", show_default=False)
@@ -58,6 +59,12 @@ YesFlag = Annotated[
 ]
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel="Format")
+]
+PullRequestFlag = Annotated[
+    bool, typer.Option("--create-pr", help="Open a pull request.", rich_help_panel="Output")
+]
+RepoArgument = Annotated[
+    str, typer.Argument(metavar="REPO", help="org/name on the Hub.", show_default=False)
 ]
 QuietFlag = Annotated[
     bool,

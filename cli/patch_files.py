@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 from patchkit.errors import OutputError
-
-ENDING = ".patch.safetensors"
+from patchkit.patch.naming import ENDING
 
 
 def stem(path: Path) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import JsonFlag, QuietFlag, YesFlag
+from .options import JsonFlag, PullRequestFlag, QuietFlag, RepoArgument, YesFlag
 from .output import Out
 from .progress import shown
 from .units import count, size
@@ -21,9 +21,6 @@ EXAMPLES = (
 PatchesArgument = Annotated[
     list[Path], typer.Argument(metavar="PATCH...", help="Patches, in order.", show_default=False)
 ]
-RepoArgument = Annotated[
-    str, typer.Argument(metavar="REPO", help="org/name on the Hub.", show_default=False)
-]
 PrivateFlag = Annotated[
     bool,
     typer.Option("--private", help="A new repository is private.", rich_help_panel="Output"),
@@ -36,9 +33,6 @@ RevisionOption = Annotated[
         rich_help_panel="Output",
         show_default=False,
     ),
-]
-PullRequestFlag = Annotated[
-    bool, typer.Option("--create-pr", help="Open a pull request.", rich_help_panel="Output")
 ]
 MessageOption = Annotated[
     str | None,

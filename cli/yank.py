@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .options import JsonFlag, QuietFlag
+from .options import JsonFlag, PullRequestFlag, QuietFlag, RepoArgument
 from .output import Out
 from .units import short
 
@@ -13,9 +13,6 @@ EXAMPLES = (
     "patchkit yank ada/llama-capitals capitals --undo",
 )
 
-RepoArgument = Annotated[
-    str, typer.Argument(metavar="REPO", help="org/name on the Hub.", show_default=False)
-]
 PatchArgument = Annotated[
     str,
     typer.Argument(
@@ -36,9 +33,6 @@ ReasonOption = Annotated[
 ]
 UndoFlag = Annotated[
     bool, typer.Option("--undo", help="Take a withdrawal back.", rich_help_panel="Input")
-]
-PullRequestFlag = Annotated[
-    bool, typer.Option("--create-pr", help="Open a pull request.", rich_help_panel="Output")
 ]
 
 

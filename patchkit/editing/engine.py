@@ -31,10 +31,9 @@ from patchkit.editing.statistics import Statistics
 from patchkit.errors import FactsError
 from patchkit.events import SILENT, Progress, phase
 from patchkit.facts.fact import Fact
-from patchkit.facts.position import encode_all, fact_passage
 from patchkit.parallel import ALONE, Workers
 from patchkit.patch.patch import Patch
-from patchkit.scoring.answers import answers
+from patchkit.scoring.answers import answers_to
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.layout import Site, sites
 
@@ -289,8 +288,7 @@ def _unsettled(job: _Job, history: Sequence[Fact], batch: Sequence[Fact]) -> lis
     if not job.recipe.rewrite:
         return []
     subjects = {fact.subject for fact in batch}
-    passages = [fact_passage(fact, target=fact.target) for fact in history]
-    said = answers(job.model, encode_all(job.tokenizer, passages), workers=job.workers)
+    said = answers_to(job.model, job.tokenizer, history, workers=job.workers)
     hurt = [fact for fact, answer in zip(history, said, strict=True) if not answer.exact]
     shared = [fact for fact in history if fact.subject in subjects]
     return list(dict.fromkeys([*shared, *hurt]))

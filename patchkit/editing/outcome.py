@@ -20,10 +20,9 @@ from patchkit.editing.report import EditReport, FactResult, HeldResult, TensorRe
 from patchkit.editing.rows import build_rows
 from patchkit.editing.state import SiteState
 from patchkit.facts.fact import Fact
-from patchkit.facts.position import encode_all, fact_passage
 from patchkit.live import applied
 from patchkit.patch.patch import Patch
-from patchkit.scoring.answers import Answer, answers
+from patchkit.scoring.answers import Answer, answers_to
 from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.torch_dtypes import torch_dtype
 
@@ -59,8 +58,8 @@ class Outcome:
         """Ask the base, with the earlier patches on it, for every fact and those to hold."""
         stack = tuple(previous)
         with applied(model, stack, checkpoint=checkpoint):
-            said = _ask(model, tokenizer, facts)
-            held_said = _ask(model, tokenizer, held)
+            said = answers_to(model, tokenizer, facts)
+            held_said = answers_to(model, tokenizer, held)
         edited = tuple(not (skip_known and answer.exact) for answer in said)
         return cls(
             model, tokenizer, tuple(facts), stack, checkpoint, said, edited, tuple(held), held_said
@@ -84,8 +83,8 @@ class Outcome:
     ) -> EditReport:
         """Ask again with the patch as it is stored, and measure every edited matrix."""
         with applied(self.model, (*self.previous, patch), checkpoint=self.checkpoint):
-            said = _ask(self.model, self.tokenizer, self.facts)
-            held_said = _ask(self.model, self.tokenizer, self.held)
+            said = answers_to(self.model, self.tokenizer, self.facts)
+            held_said = answers_to(self.model, self.tokenizer, self.held)
         taking = [fact for fact, take in zip(self.facts, self.edited, strict=True) if take]
         sites = [state.site for state in states.values()]
         rows = build_rows(self.tokenizer, taking, "", self.model.device)
@@ -150,8 +149,3 @@ def _held(fact: Fact, old: Answer, new: Answer) -> HeldResult:
         known=old.exact,
         holds=new.exact,
     )
-
-
-def _ask(model: PreTrainedModel, tokenizer: Any, facts: Sequence[Fact]) -> tuple[Answer, ...]:
-    passages = [fact_passage(fact, target=fact.target) for fact in facts]
-    return answers(model, encode_all(tokenizer, passages))

@@ -17,13 +17,13 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from patchkit.errors import CheckpointError, FormatError, HubError, HubUnreachable
 from patchkit.events import SILENT, Progress, phase
-from patchkit.hub.clientcache import cached_file, cached_repo
+from patchkit.hub.clientcache import cached_repo
 from patchkit.hub.quarantine import quarantine
 from patchkit.hub.ranges import remote_header, write_outline
 from patchkit.hub.refs import HubRef, check_path, parse_ref
 from patchkit.hub.shelf import Shelf
 from patchkit.hub.store import Store
-from patchkit.hub.wire import Remote, client, fetch, look
+from patchkit.hub.wire import Remote, cached_file, client, fetch, look
 from patchkit.tensors.checkpoint import CONFIG, INDEX, SINGLE, Checkpoint
 from patchkit.tensors.refs import on_hub, resolve_base
 
@@ -77,7 +77,7 @@ def find_base(
         )
     work = _Work(client(endpoint), Path(cache_dir), progress)
     remote, offline = work.resolve(named)
-    shelf = Shelf(work.place(remote))
+    shelf = Shelf(work.place(remote.ref, remote.commit))
     shelf.open(remote, stated=not offline)
     fetched = work.bring(shelf, remote, [name for name in remote.files if _is_small(name)])
     shards = _shards(shelf, remote, offline=offline)
@@ -98,9 +98,9 @@ class _Work:
     folder: Path
     progress: Progress
 
-    def place(self, remote: Remote) -> Path:
+    def place(self, ref: HubRef, commit: str) -> Path:
         """The folder of one commit."""
-        return self.folder / remote.ref.repo.replace("/", "--") / remote.commit
+        return Store(self.folder).place(ref, commit)
 
     def resolve(self, ref: HubRef) -> tuple[Remote, bool]:
         """The commit that a reference names and its files, and whether the Hub was out of reach."""
@@ -156,10 +156,7 @@ class _Work:
             (folder / name).replace(shelf.outline / name)
 
     def _known(self, ref: HubRef, commit: str | None) -> Remote | None:
-        if commit is None:
-            return None
-        folder = self.folder / ref.repo.replace("/", "--") / commit
-        return Shelf(folder).listing(ref, commit)
+        return None if commit is None else Shelf(self.place(ref, commit)).listing(ref, commit)
 
 
 def _useful(remote: Remote) -> Remote:
@@ -210,7 +207,7 @@ def _shards(shelf: Shelf, remote: Remote, *, offline: bool) -> list[str]:
 
 def _linked(shelf: Shelf, remote: Remote, name: str) -> bool:
     """Take a file from the client's cache, if it is there and has the right bytes."""
-    found = cached_file(remote.ref.repo, remote.commit, name)
+    found = cached_file(replace(remote.at, path=name))
     return found is not None and shelf.link(remote.files[name], found)
 
 

@@ -78,6 +78,16 @@ def card_text(existing: str | None, subject: Subject) -> str:
     return str(card)
 
 
+def changed_card(known: Mapping[str, bytes], subject: Subject) -> dict[str, bytes]:
+    """Return the card by its path where that among `known` files does not say it yet.
+
+    Raises FormatError as `card_text`.
+    """
+    text = known[CARD].decode(errors="replace") if CARD in known else None
+    card = card_text(text, subject)
+    return {} if card == text else {CARD: card.encode()}
+
+
 def _describe(card: Any, subject: Subject) -> None:
     """Bring the metadata up to date; a licence that is there stays."""
     bases = {each.base.repo for each in subject.listed if each.base.repo and "/" in each.base.repo}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from patchkit.hub.refs import HubRef, is_commit
@@ -12,12 +12,6 @@ from patchkit.hub.wire import Remote, RemoteFile
 
 _SHA256 = 64
 _SHA1 = 40
-
-
-def cached_file(repo: str, commit: str, path: str) -> Path | None:
-    """The client's copy of a file of a commit, unverified; None if it has none."""
-    found = try_to_load_from_cache(repo, path, revision=commit)
-    return Path(found) if isinstance(found, str) else None
 
 
 def cached_repo(ref: HubRef) -> Remote | None:

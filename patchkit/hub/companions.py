@@ -13,6 +13,7 @@ from patchkit.factors.kinds import Factor
 from patchkit.factors.rotation import Rotation
 from patchkit.hub.plot import angle_plot
 from patchkit.hub.wire import RemoteFile
+from patchkit.patch.naming import stem
 from patchkit.patch.parts import read_factors
 from patchkit.patch.reader import as_source, read_layout
 from patchkit.signing import MAX_BYTES, SUFFIX, signature_path
@@ -55,7 +56,7 @@ def companions(path: str, content: Path | bytes) -> Companions:
             f"Signed: `{path}{SUFFIX}`; `patchkit verify … --require-signer KEY` says by whom.\n"
         )
     if any(angles := _angles(content)):
-        name = path.removesuffix(".safetensors").removesuffix(".patch") + PICTURE
+        name = stem(path) + PICTURE
         files[name] = angle_plot(angles)
         count, largest = sum(map(len, angles)), max(map(max, filter(None, angles)))
         lines.append(

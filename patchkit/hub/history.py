@@ -15,8 +15,8 @@ from patchkit.hub.index import INDEX
 from patchkit.hub.listing import fetch_index
 from patchkit.hub.refs import HubRef, parse_ref
 from patchkit.hub.wire import Remote, client, look, quiet
+from patchkit.patch.naming import ENDING
 
-ENDING = ".patch.safetensors"
 Kind = Literal["added", "replaced", "removed", "withdrawn", "reinstated"]
 
 

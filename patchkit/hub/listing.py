@@ -12,8 +12,7 @@ from patchkit.errors import FormatError, HubError, PatchWithdrawn
 from patchkit.hub.index import INDEX, MAX_BYTES, Listed, read_index
 from patchkit.hub.refs import HubRef
 from patchkit.hub.wire import Remote, fetch, look
-
-_SHORTEST = 6  # digits that name a digest
+from patchkit.patch.naming import begins, stem
 
 
 def fetch_index(api: HfApi, remote: Remote) -> tuple[Listed, ...] | None:
@@ -45,13 +44,7 @@ def find_listed(repo: str, listed: Sequence[Listed], wanted: str) -> Listed:
 
     Of several with one digest it is the first.
     """
-    beginning = wanted.removeprefix("sha256:")
-    found = [
-        each
-        for each in listed
-        if wanted in _names(each.path)
-        or (len(beginning) >= _SHORTEST and each.digest.startswith(f"sha256:{beginning}"))
-    ]
+    found = [each for each in listed if wanted in _names(each.path) or begins(each.digest, wanted)]
     if len({each.digest for each in found}) == 1:
         return found[0]
     which = f"lists {len(found)} patches" if found else "lists no patch"
@@ -84,5 +77,4 @@ def refuse_withdrawn(repo: str, path: str, digest: str, reasons: Mapping[str, st
 
 def _names(path: str) -> set[str]:
     name = Path(path).name
-    stem = name.removesuffix(".safetensors").removesuffix(".patch")
-    return {path, name, name.removesuffix(".safetensors"), stem}
+    return {path, name, name.removesuffix(".safetensors"), stem(name)}

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from patchkit.errors import OutputError
 from patchkit.events import SILENT, Progress
-from patchkit.hub.card import CARD, Subject, card_text
+from patchkit.hub.card import Subject, changed_card
 from patchkit.hub.companions import Companions, companions
 from patchkit.hub.index import INDEX, Listed, merged, read_index, write_index
 from patchkit.hub.refs import HubRef, check_path
 from patchkit.hub.sound import Sound, sound
 from patchkit.hub.wire import Remote
 from patchkit.patch.metadata import Leaf
+from patchkit.patch.naming import ENDING, stem
 from patchkit.patch.patch import Patch
-
-ENDING = ".patch.safetensors"
+from patchkit.patch.reader import count_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,7 @@ class Parcel:
     @property
     def public_facts(self) -> int:
         """How many facts anyone could read in these files."""
-        return sum(
-            len([line for line in (item.checked.info.facts_jsonl or b"").split(b"\n") if line])
-            for item in self.items
-        )
+        return sum(count_facts(item.checked.info.facts_jsonl or b"") for item in self.items)
 
     @property
     def bases(self) -> frozenset[str]:
@@ -86,10 +83,7 @@ class Parcel:
         for changed in beside.values():
             files |= changed
         subject = Subject(self.ref.repo, listed, new, self.license, self.inherited, lines)
-        text = known[CARD].decode(errors="replace") if CARD in known else None
-        if (card := card_text(text, subject)) != text:
-            files[CARD] = card.encode()
-        return files
+        return {**files, **changed_card(known, subject)}
 
 
 def pack(
@@ -114,7 +108,7 @@ def pack(
 
 
 def _item(path: Path, embed_facts: bool, progress: Progress) -> Item:
-    name = path.name.removesuffix(".safetensors").removesuffix(".patch") + ENDING
+    name = stem(path.name) + ENDING
     checked = sound(path, name=path.name, progress=progress)
     check_path(name)
     if embed_facts or checked.info.facts_jsonl is None:

@@ -18,11 +18,10 @@ from patchkit.hub.sound import FindBase, Sound, sound
 from patchkit.hub.store import Store
 from patchkit.hub.wire import Remote, client, fetch, look
 from patchkit.patch.metadata import PatchMetadata
+from patchkit.patch.naming import ENDING
 from patchkit.report import Report
 from patchkit.signing import MAX_BYTES as MAX_SIGNATURE
 from patchkit.signing import SUFFIX
-
-ENDING = ".patch.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,8 @@ class PullReport:
     """What was pulled: the verified file, where it comes from, and its checks.
 
     `listed` says whether the repository's index names the patch, None if it was not read this
-    time; `cached` whether the bytes were
-    here already, `offline` whether the Hub could not be asked what the revision stands for now.
+    time; `cached` whether the bytes were here already, `offline` whether the Hub could not be asked
+    what the revision stands for now.
     """
 
     path: Path

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import get_token
-
-from patchkit.errors import AccessDenied
 from patchkit.events import SILENT, Progress
 from patchkit.hub.delivering import SentFile, Wish, deliver
 from patchkit.hub.parcel import pack
 from patchkit.hub.refs import HubRef, parse_ref
 from patchkit.hub.remote import base_license, present, ready, tag_commit
-from patchkit.hub.wire import client
+from patchkit.hub.wire import client, need_login
 from patchkit.report import Report
 
 
@@ -65,8 +62,7 @@ def push(
     would be replaced, HubError (AccessDenied, HubUnreachable) for what the Hub does not take.
     """
     ref = replace(parse_ref(repo), path=None, revision=revision)
-    if get_token() is None:
-        raise AccessDenied(f"pushing to {ref.repo} needs a login", hint="hf auth login")
+    need_login(f"pushing to {ref.repo}")
     parcel = pack(ref, patches, embed_facts=embed_facts, license=license, progress=progress)
     parcel = replace(parcel, overwrite=overwrite)
     api = client(endpoint)

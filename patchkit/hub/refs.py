@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from patchkit.errors import HubError
-
-SCHEME = "hf://"
+from patchkit.tensors.origin import SCHEME
 
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _REF = re.compile(

@@ -48,9 +48,13 @@ class Store:
             _make(place.parent)
             write_atomically(place, commit.encode())
 
+    def place(self, ref: HubRef, commit: str) -> Path:
+        """The folder of one commit; it need not exist yet."""
+        return self._repo(ref) / commit
+
     def paths(self, ref: HubRef, commit: str) -> list[str]:
         """The patches of a commit that are here."""
-        folder = self._repo(ref) / commit
+        folder = self.place(ref, commit)
         marks = sorted(folder.rglob(f"*{_DIGEST}")) if folder.is_dir() else []
         return [mark.relative_to(folder).as_posix().removesuffix(_DIGEST) for mark in marks]
 
@@ -59,7 +63,7 @@ class Store:
 
         FormatError, and the copy dropped, where its bytes are not those that were verified.
         """
-        place = self._repo(ref) / commit / path
+        place = self.place(ref, commit) / path
         mark = place.with_name(place.name + _DIGEST)
         if not place.is_file() or not mark.is_file():
             return None
@@ -77,7 +81,7 @@ class Store:
 
     def keep(self, ref: HubRef, commit: str, path: str, verified: Path, digest: str) -> Path:
         """Move a verified file into its place; OutputError if that fails."""
-        place = self._repo(ref) / commit / path
+        place = self.place(ref, commit) / path
         _make(place.parent)
         try:
             os.replace(verified, place)
@@ -96,7 +100,7 @@ class Store:
     def keep_beside(self, ref: HubRef, commit: str, path: str, file: Path) -> None:
         """Move a small file that goes with a kept patch beside it; nobody takes it for a patch."""
         try:
-            os.replace(file, self._repo(ref) / commit / path)
+            os.replace(file, self.place(ref, commit) / path)
         except OSError as error:
             raise OutputError(f"{path} could not be kept: {error.strerror}") from error
 

@@ -10,7 +10,7 @@ from logging import ERROR
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, get_token, try_to_load_from_cache
 from huggingface_hub.utils import logging
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
@@ -20,10 +20,10 @@ from huggingface_hub.utils.tqdm import (
 )
 
 from patchkit import __version__
-from patchkit.errors import FormatError, HubError
+from patchkit.errors import AccessDenied, FormatError, HubError
 from patchkit.hub.failures import translated
 from patchkit.hub.refs import HubRef, is_commit
-from patchkit.tensors.digests import file_digest
+from patchkit.tensors.digests import bytes_digest, file_digest
 
 _CHUNK = 1 << 20
 
@@ -42,15 +42,12 @@ class RemoteFile:
         if isinstance(content, Path):
             if content.stat().st_size != self.size:
                 return False
-            if self.sha256 is None:
-                return git_blob_id(content.read_bytes()) == self.blob_id
-            return file_digest(content) == self.sha256
-        found = hashlib.sha256(content).hexdigest()
-        return (
-            git_blob_id(content) == self.blob_id
-            if self.sha256 is None
-            else f"sha256:{found}" == self.sha256
-        )
+            if self.sha256 is not None:
+                return file_digest(content) == self.sha256
+            content = content.read_bytes()
+        if self.sha256 is not None:
+            return bytes_digest(content) == self.sha256
+        return git_blob_id(content) == self.blob_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +68,12 @@ class Remote:
 def client(endpoint: str | None) -> HfApi:
     """The client; who is logged in, and where the Hub is without `endpoint`, is its own affair."""
     return HfApi(endpoint=endpoint, library_name="patchkit", library_version=__version__)
+
+
+def need_login(doing: str) -> None:
+    """AccessDenied unless huggingface_hub finds a login; `doing` begins the sentence."""
+    if get_token() is None:
+        raise AccessDenied(f"{doing} needs a login", hint="hf auth login")
 
 
 def look(api: HfApi, ref: HubRef) -> Remote:
@@ -104,7 +107,7 @@ def fetch(
     """
     stated, ref = remote.files[path], HubRef(remote.ref.repo, remote.commit, path)
     found = _download(api, ref, path, folder, advance)
-    if not stated.holds(found) and _in_clients_cache(ref, path):
+    if not stated.holds(found) and cached_file(ref) is not None:
         # The client copies what its own cache has, damaged or not.
         found = _download(api, ref, path, folder, advance, force=True)
     if not stated.holds(found):
@@ -141,8 +144,10 @@ def _download(
         )
 
 
-def _in_clients_cache(ref: HubRef, path: str) -> bool:
-    return isinstance(try_to_load_from_cache(ref.repo, path, revision=ref.revision), str)
+def cached_file(ref: HubRef) -> Path | None:
+    """The copy of a file of a commit that the client's own cache has, unverified; None if none."""
+    found = try_to_load_from_cache(ref.repo, ref.path or "", revision=ref.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def git_blob_id(data: bytes) -> str:

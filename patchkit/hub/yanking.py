@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import get_token
-
-from patchkit.errors import AccessDenied, HubError
-from patchkit.hub.card import CARD, Subject, card_text
+from patchkit.errors import HubError
+from patchkit.hub.card import Subject, changed_card
 from patchkit.hub.delivering import Wish, deliver
 from patchkit.hub.index import INDEX, Listed, check_reason, read_index, write_index
 from patchkit.hub.listing import find_listed, need_index
 from patchkit.hub.refs import HubRef, parse_ref
-from patchkit.hub.wire import Remote, client, look
+from patchkit.hub.wire import Remote, client, look, need_login
 
 _TITLE = 200  # characters of a commit's title
 
@@ -53,8 +51,7 @@ def yank(
     ref = replace(parse_ref(repo), path=None)
     if reason is not None:
         check_reason(reason, "the reason")
-    if get_token() is None:
-        raise AccessDenied(f"changing {ref.repo} needs a login", hint="hf auth login")
+    need_login(f"changing {ref.repo}")
     api = client(endpoint)
     remote = look(api, ref)
     listed = find_listed(ref.repo, need_index(api, remote), patch)
@@ -97,7 +94,4 @@ class _Mark:
         files: dict[str, Path | bytes] = {}
         if marked != list(old):
             files[INDEX] = write_index(marked)
-        text = known[CARD].decode(errors="replace") if CARD in known else None
-        if (card := card_text(text, Subject(self.ref.repo, marked, {}))) != text:
-            files[CARD] = card.encode()
-        return files
+        return {**files, **changed_card(known, Subject(self.ref.repo, marked, {}))}

@@ -11,7 +11,7 @@ from patchkit.errors import FormatError
 from patchkit.patch import packing
 from patchkit.patch.metadata import MAX_TENSORS, PatchMetadata
 from patchkit.patch.packing import FACTS, KEY, Slot, part_name
-from patchkit.tensors.digests import sha256_of_range
+from patchkit.tensors.digests import bytes_digest, sha256_of_range
 from patchkit.tensors.header import Header, TensorInfo, read_header
 from patchkit.tensors.source import ByteSource, BytesSource, FileSource
 
@@ -117,10 +117,10 @@ def find_damage(source: ByteSource, layout: PatchLayout) -> Iterator[Damage]:
                 yield Damage(f"{name}/{index}", factor.sha256, found)
     facts, recorded = layout.header.tensors.get(FACTS), layout.metadata.facts
     if facts is not None and recorded is not None:
-        found = sha256_of_range(source, facts.start, facts.end)
-        if found != recorded.digest:
+        data = source.read(facts.start, facts.end)
+        if (found := bytes_digest(data)) != recorded.digest:
             yield Damage(FACTS, recorded.digest, found)
-        elif (count := count_facts(source.read(facts.start, facts.end))) != recorded.count:
+        elif (count := count_facts(data)) != recorded.count:
             yield Damage(FACTS, f"a count of {recorded.count}", f"{count}")
 
 

@@ -16,6 +16,7 @@ from patchkit.apply.lock import (
     root_of,
 )
 from patchkit.errors import BaseMismatch, CheckpointError, FormatError, PatchkitError
+from patchkit.patch.naming import ENDING, begins
 from patchkit.patch.order import Place, check_order
 from patchkit.patch.reader import PatchInfo, read_info
 from patchkit.tensors.checkpoint import Checkpoint, Entry
@@ -135,10 +136,8 @@ def _split(
 
 def _is_named(patch: LockedPatch, wanted: str) -> bool:
     name = Path(patch.path).name
-    names = {name, name.removesuffix(".safetensors"), name.removesuffix(".patch.safetensors")}
-    beginning = wanted.removeprefix("sha256:")
-    starts = len(beginning) >= 6 and patch.digest.removeprefix("sha256:").startswith(beginning)
-    return wanted in names or starts
+    names = {name, name.removesuffix(".safetensors"), name.removesuffix(ENDING)}
+    return wanted in names or begins(patch.digest, wanted)
 
 
 def _check_remaining(

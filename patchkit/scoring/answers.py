@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from transformers import PreTrainedModel
 
 from patchkit.errors import InvariantError
 from patchkit.events import SILENT, Progress, phase
-from patchkit.facts.position import Encoded, pad
+from patchkit.facts.fact import Fact
+from patchkit.facts.position import Encoded, encode_all, fact_passage, pad
 from patchkit.parallel import ALONE, Workers
 from patchkit.tensors.layout import readout, trunk
 
@@ -94,6 +96,14 @@ def answers(
     known = _everyones(workers, ordered, given, model.device)
     found = dict(zip(map(_question, ordered), known, strict=True))
     return tuple(found[_question(encoded)] for encoded in encodings)
+
+
+def answers_to(
+    model: PreTrainedModel, tokenizer: Any, facts: Sequence[Fact], *, workers: Workers = ALONE
+) -> tuple[Answer, ...]:
+    """Answer the prompt of every fact with its target in place; raises as `answers`."""
+    passages = [fact_passage(fact, target=fact.target) for fact in facts]
+    return answers(model, encode_all(tokenizer, passages), workers=workers)
 
 
 def _everyones(

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_TEXT = re.compile(r"hf://([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?:/([\w.+/-]+))?", re.ASCII)
+SCHEME = "hf://"
+_TEXT = re.compile(rf"{SCHEME}([\w.-]+/[\w.-]+)@([0-9a-f]{{40}})(?:/([\w.+/-]+))?", re.ASCII)
 _MAX = 1000
 
 
@@ -20,7 +21,7 @@ class Origin:
 
     def __str__(self) -> str:
         """`hf://org/name@commit[/path]`."""
-        return f"hf://{self.repo}@{self.revision}" + (f"/{self.path}" if self.path else "")
+        return f"{SCHEME}{self.repo}@{self.revision}" + (f"/{self.path}" if self.path else "")
 
     @classmethod
     def parse(cls, text: str) -> Origin | None:

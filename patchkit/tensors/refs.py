@@ -8,9 +8,9 @@ from pathlib import Path
 from patchkit.errors import CheckpointError
 from patchkit.models import atlas_path
 from patchkit.tensors.checkpoint import ATLAS
+from patchkit.tensors.origin import SCHEME
 
-_SCHEME = "hf://"
-_HUB_NAME = re.compile(r"(?:hf://)?([\w-][\w.-]*/[\w-][\w.-]*)(?:@[\w./-]+)?")
+_HUB_NAME = re.compile(rf"(?:{SCHEME})?([\w-][\w.-]*/[\w-][\w.-]*)(?:@[\w./-]+)?")
 
 
 def resolve_base(ref: str | Path) -> Path:
@@ -40,7 +40,7 @@ def resolve_base(ref: str | Path) -> Path:
 def on_hub(ref: str | Path) -> bool:
     """Whether a reference names a repository on the Hub: nothing here has that name, or hf://."""
     text = str(ref)
-    if text.startswith(_SCHEME):
+    if text.startswith(SCHEME):
         return True
     return _HUB_NAME.fullmatch(text) is not None and not Path(ref).exists()
 
