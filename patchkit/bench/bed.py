@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from patchkit.bench.plan import Testbed
 from patchkit.editing.knowledge import base_identity
 from patchkit.errors import FactsError
 from patchkit.facts.fact import Fact, Probe
+from patchkit.facts.position import Encoded
 from patchkit.facts.reading import read_facts
 from patchkit.live import applied
 from patchkit.parallel import ALONE, Workers
@@ -76,19 +77,27 @@ class Bed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """What a base answers to everything that is asked about some facts, before any edit."""
+    """What a base answers to everything that is asked about some facts, before any edit.
+
+    Rows count wanted answers that are argmax, so rival answers are not asked for.
+    """
 
     bed: Bed
     facts: tuple[Fact, ...]
-    before: dict[object, Reply]
+    before: dict[Encoded, Reply]
     workers: Workers = ALONE
 
     @classmethod
     def of(cls, bed: Bed, facts: Sequence[Fact], workers: Workers = ALONE) -> Judge:
         """Ask the base."""
-        asked = questions(bed.tokenizer, facts, bed.probes)
+        asked = _asked_in(bed, facts)
         replies = ask(bed.model, asked, workers=workers)
-        return cls(bed, tuple(facts), dict(zip(map(_asked, asked), replies, strict=True)), workers)
+        return cls(
+            bed,
+            tuple(facts),
+            {question.wanted: reply for question, reply in zip(asked, replies, strict=True)},
+            workers,
+        )
 
     def judge(self, patch: Patch, edits: int) -> tuple[Metrics, int]:
         """Return the figures of a patch of the first `edits` facts, and how many prompts it was.
@@ -96,14 +105,15 @@ class Judge:
         Raises InvariantError for weights or logits that are not finite.
         """
         bed = self.bed
-        asked = questions(bed.tokenizer, self.facts[:edits], bed.probes)
+        asked = _asked_in(bed, self.facts[:edits])
         with applied(bed.model, patch, checkpoint=bed.checkpoint):
             after = ask(bed.model, asked, workers=self.workers)
-        return measure(asked, [self.before[_asked(one)] for one in asked], after), len(asked)
+        return measure(asked, [self.before[one.wanted] for one in asked], after), len(asked)
 
 
-def _asked(question: Question) -> object:
-    return question.wanted, question.rival
+def _asked_in(bed: Bed, facts: Sequence[Fact]) -> list[Question]:
+    asked = questions(bed.tokenizer, facts, bed.probes)
+    return [replace(question, rival=None) for question in asked]
 
 
 def read_probes(path: Path) -> tuple[Probe, ...]:

@@ -25,7 +25,10 @@ from patchkit.parallel import ALONE, Workers
 from patchkit.tensors.layout import readout, trunk
 
 BATCH_TOKENS = 8192
-"""Tokens of one forward pass, padding included."""
+"""Most tokens of one forward pass, padding included."""
+
+_CPU_TOKENS = 1024
+"""The same on a CPU, where what goes from one layer to the next should stay in the cache."""
 
 _LOGITS = 1 << 26  # numbers of one block of logits: 256 MB in float32
 
@@ -76,17 +79,18 @@ def answers(
 ) -> tuple[Answer, ...]:
     """Answer every encoding, in order; equal ones run once, each by one of `workers`.
 
-    Longest first, in batches of at most `batch_tokens` tokens. Raises InvariantError when the
-    model's logits are not finite, in every process.
+    Longest first, in batches of at most `batch_tokens` tokens, fewer on a CPU. Raises
+    InvariantError when the model's logits are not finite, in every process.
     """
     distinct = {_question(encoded): encoded for encoded in encodings}
     ordered = sorted(distinct.values(), key=lambda encoded: -len(encoded.ids))
     mine = workers.share(ordered)
+    size = min(batch_tokens, _CPU_TOKENS) if model.device.type == "cpu" else batch_tokens
     given: list[Answer] = []
     failure: InvariantError | None = None
     try:
         with phase(progress, name, len(mine), "prompts") as advance:
-            for batch in _batches(mine, batch_tokens):
+            for batch in _batches(mine, size):
                 given += _answer(model, batch, pad_id)
                 advance(len(batch))
     except InvariantError as error:
