@@ -29,11 +29,12 @@ def test_every_method_is_run_on_atlas() -> None:
     assert {run.checkpoints for run in found} == {(1, 10, 100, 500, 1000)}
 
 
-def test_every_method_is_tuned_with_one_budget() -> None:
-    plan = read_plan(RECIPES / "atlas-tune.toml")
+@pytest.mark.parametrize(("testbed", "budget"), [("atlas", 6), ("worldly", 3)])
+def test_every_method_is_tuned_with_one_budget(testbed: str, budget: int) -> None:
+    plan = read_plan(RECIPES / f"{testbed}-tune.toml")
     assert plan.split == "dev"
     names = [contender.label.split(" ")[0] for contender in plan.methods]
-    assert {names.count(name) for name in names} == {6}
+    assert {names.count(name) for name in names} == {budget}
     tuned = {run.recipe.method for run in runs(plan)}
     assert tuned == set(METHODS)
 
