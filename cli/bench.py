@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "patchkit bench atlas.toml -o ./atlas-bench --data ./records",
     "patchkit bench atlas.toml --only memit --only rotation --json",
+    "patchkit bench atlas.toml -o ./atlas-bench --data ./records --finished",
 )
 
 RecipeArgument = Annotated[
@@ -59,6 +60,14 @@ OnlyOption = Annotated[
         show_default=False,
     ),
 ]
+FinishedFlag = Annotated[
+    bool,
+    typer.Option(
+        "--finished",
+        help="Measure nothing: table and figures of the cells that are there.",
+        rich_help_panel="Input",
+    ),
+]
 CommitOption = Annotated[
     str | None,
     typer.Option(
@@ -77,6 +86,7 @@ def bench(
     out_path: OutOption = None,
     data: DataOption = None,
     only: OnlyOption = None,
+    finished: FinishedFlag = False,
     commit: CommitOption = None,
     plots: PlotsFlag = True,
     device: DeviceOption = "auto",
@@ -103,6 +113,7 @@ def bench(
                 device=place,
                 dtype=dtype,
                 commit=commit,
+                measure=not finished,
                 cache_dir=cache.folder(),
                 workers=workers,
                 progress=progress,

@@ -33,7 +33,8 @@ class Setting:
     """Where a benchmark runs and writes.
 
     `data` holds the testbeds' records, `folder` gets the cells, `cache_dir` keeps preserved text
-    and statistics. `commit` names the code in the rows, and nothing else.
+    and statistics. `commit` names the code in the rows, and nothing else. Without `measure`, only
+    cells that `folder` holds already give rows.
     """
 
     data: Path
@@ -41,6 +42,7 @@ class Setting:
     device: str = "cpu"
     dtype: str = "auto"
     commit: str | None = None
+    measure: bool = True
     cache_dir: Path | None = None
     workers: Workers = ALONE
     progress: Progress = SILENT
@@ -98,7 +100,7 @@ class _Sequence:
         return cls(bed, run, facts, counts, split, setting, cells, judges)
 
     def rows(self) -> list[Row]:
-        """Return the row of every checkpoint, measured now where it was not before."""
+        """Return the row of every checkpoint, measured now where it was not before and may be."""
         workers = self.setting.workers
         found: dict[int, Row] = {}
         for count in self.counts:
@@ -106,11 +108,11 @@ class _Sequence:
             if workers.agree(row is not None) and row is not None:
                 found[count] = replace(row, testbed=self.bed.name, label=self.run.label)
         missing = [count for count in self.counts if count not in found]
-        if missing:
+        if missing and self.setting.measure:
             found |= self._measured(missing)
-        if workers.first:
+        if workers.first and len(found) == len(self.counts):
             self._state.unlink(missing_ok=True)
-        return [found[count] for count in self.counts]
+        return [found[count] for count in self.counts if count in found]
 
     def _measured(self, missing: list[int]) -> dict[int, Row]:
         made: dict[int, Row] = {}

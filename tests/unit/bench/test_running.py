@@ -45,6 +45,16 @@ def test_a_row_says_what_editing_and_evaluating_say(tmp_path: Path) -> None:
     assert rows[0].n_eval == 3 * 4 + 1
 
 
+def test_what_is_there_can_be_gathered_without_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(tmp_path)
+    done = run_plan(plan(folder, ROTATION, checkpoints=(2, 3)), setting(folder))
+    monkeypatch.setattr(running, "edit_sequence", None)
+    gathering = replace(setting(folder), measure=False)
+    assert run_plan(plan(folder, ROTATION, MEMIT, checkpoints=(2, 3)), gathering) == done
+
+
 def test_finished_cells_are_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
