@@ -1,7 +1,7 @@
 """Gather benchmarks into one file, and put the table and the figures into `docs/benchmarks.md`.
 
     python -m benchmarks.methods.report build/atlas/results.json build/worldly/results.json
-    python -m benchmarks.methods.report --tuned build/atlas-tune/results.json
+    python -m benchmarks.methods.report --tuned build/*-tune/results.json
     python -m benchmarks.methods.report --timed
 
 The first writes `benchmarks/results/methods.json`, the figures beside it, and what stands between
@@ -82,7 +82,7 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def tuning_table(rows: Sequence[Row]) -> str:
-    """Return every setting that was tried, the best of each method first and in bold."""
+    """Return every setting tried on one testbed, the best of each method first and in bold."""
     winners = {row.label for row in best(rows).values()}
     order = sorted(rows, key=lambda row: (row.label.split(" ")[0], -_rank(row)[1]))
     lines = ["| setting | score |", "|---|---:|"]
@@ -97,10 +97,14 @@ def write_tuning(rows: Sequence[Row]) -> None:
     """Write all settings that were tried, and print the winners."""
     text = json.dumps([row.as_dict() for row in rows], indent=1, ensure_ascii=False) + "\n"
     (RESULTS / "tuning.json").write_text(text, "utf-8")
+    tables = []
+    for testbed in dict.fromkeys(row.testbed for row in rows):
+        mine = [row for row in rows if row.testbed == testbed]
+        tables.append(f"### On {testbed}\n\n{tuning_table(mine)}")
+        for name, row in best(mine).items():
+            print(f"{testbed}, {name}: {row.label}, score {row.score} at {row.edits} edits")
     page = PAGE.read_text("utf-8")
-    PAGE.write_text(placed(page, "tuning", tuning_table(rows)), "utf-8")
-    for name, row in best(rows).items():
-        print(f"{name}: {row.label}, score {row.score} at {row.edits} edits")
+    PAGE.write_text(placed(page, "tuning", "\n\n".join(tables)), "utf-8")
 
 
 def write_times() -> None:
