@@ -59,7 +59,7 @@ def _curves(
     panels = figure.subplots(2, columns).flatten()
     drawn: dict[str, Any] = {}
     for axes, (name, text) in zip(panels, shown.items(), strict=False):
-        for color, (label, line) in enumerate(_by_label(group).items()):
+        for number, (label, line) in enumerate(_by_label(group).items()):
             points = [(entry.edits, entry.means[name]) for entry in line if name in entry.means]
             if not points:
                 continue
@@ -68,7 +68,7 @@ def _curves(
                 [mean.value for _, mean in points],
                 yerr=[mean.spread or 0.0 for _, mean in points],
                 marker=".",
-                color=f"C{color}",
+                **_look(number),
             )
         if axes.has_data():
             axes.set_xscale("log")
@@ -78,6 +78,11 @@ def _curves(
         figure.legend(drawn.values(), drawn.keys(), loc="outside right upper", fontsize="small")
     figure.suptitle(title)
     return _png(figure)
+
+
+def _look(number: int) -> dict[str, str]:
+    """Return a colour and a style that no other of forty lines has; there are ten colours."""
+    return {"color": f"C{number % 10}", "linestyle": ("-", "--", ":", "-.")[number // 10 % 4]}
 
 
 def _angles(figure_class: Any, group: Sequence[Entry], title: str) -> bytes:

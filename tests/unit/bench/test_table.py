@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from patchkit.bench import entries, markdown, plots
+from patchkit.bench.plots import _look
 from tests.unit.bench.test_cells import ROW
 
 ROWS = [
@@ -40,3 +41,8 @@ def test_there_are_pictures_for_every_testbed_and_batch() -> None:
     assert sorted(made) == ["tiny-2-angles.png", "tiny-2-metrics.png", "tiny-2-spectra.png"]
     assert all(content.startswith(b"\x89PNG") for content in made.values())
     assert len(plots([row for row in ROWS if not row.angles])) == 2
+
+
+def test_no_two_lines_of_a_figure_look_alike() -> None:
+    looks = [tuple(_look(number).values()) for number in range(40)]
+    assert len(set(looks)) == 40
