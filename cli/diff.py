@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from patchkit.patch.naming import ENDING
+
 from . import diff_report
 from .bases import local_base
 from .options import DeviceOption, DtypeOption, JsonFlag, QuietFlag
@@ -132,9 +134,9 @@ def _known(out: Out, patches: Path | None) -> list[Path]:
     """The patch files of a folder, in the order of their names."""
     if patches is None or patches.is_file():
         return [] if patches is None else [patches]
-    found = sorted(patches.rglob("*.patch.safetensors"))
+    found = sorted(patches.rglob(f"*{ENDING}"))
     if not found:
-        out.warn(f"{patches} holds no file that ends in .patch.safetensors")
+        out.warn(f"{patches} holds no file that ends in {ENDING}")
     return found
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from patchkit.tensors.origin import SCHEME
+
 from . import cache
 from .output import Out
 from .progress import shown
@@ -28,5 +30,5 @@ def _local(value: object, out: Out) -> object:
     from patchkit.hub import pull
 
     with shown(out) as progress:
-        ref = "hf://" + "/".join(value.parts[1:])
+        ref = SCHEME + "/".join(value.parts[1:])
         return pull(ref, cache.folder() / "hub", progress=progress).path

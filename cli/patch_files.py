@@ -4,15 +4,13 @@ import os
 from pathlib import Path
 
 from patchkit.errors import OutputError
-from patchkit.patch.naming import ENDING
+from patchkit.patch import naming
 
 
 def stem(path: Path) -> str:
-    """The name of a patch as people say it: `capitals` for `capitals.patch.safetensors`."""
-    for ending in (ENDING, ".safetensors"):
-        if path.name.endswith(ending) and path.name != ending:
-            return path.name.removesuffix(ending)
-    return path.stem
+    """The name of a patch as people say it, and any other file's without its last ending."""
+    said = naming.stem(path.name)
+    return path.stem if said in ("", path.name) else said
 
 
 def check_output(target: Path, yes: bool) -> None:
