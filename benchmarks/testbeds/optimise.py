@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from benchmarks.testbeds.batches import Rows
+from benchmarks.testbeds.muon import Muon
 from benchmarks.testbeds.readout import Readout
 from benchmarks.testbeds.shield import shielded
 
@@ -48,9 +49,7 @@ def make_optimizers(
         {"params": rest, "weight_decay": WEIGHT_DECAY},
         {"params": list(readout.parameters()), "weight_decay": 0.0},
     ]
-    muon = torch.optim.Muon(
-        inner, muon_lr, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = Muon(inner, muon_lr, weight_decay=WEIGHT_DECAY)
     return {muon: muon_lr, torch.optim.AdamW(groups, adam_lr, BETAS, fused=True): adam_lr}
 
 
@@ -69,6 +68,11 @@ def _label_loss(logits: torch.Tensor, wanted: torch.Tensor, objects: torch.Tenso
     nll = -log_p.gather(1, wanted.long()[:, None])[:, 0]
     smooth = torch.where(objects, SMOOTHING, 0.0)
     return ((1 - smooth) * nll - smooth * log_p.mean(-1)).mean()
+
+
+def short(device: str) -> torch.autocast:
+    """Compute in bfloat16 on a GPU; processors without such instructions are far slower in it."""
+    return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
 
 
 @contextmanager
@@ -96,7 +100,7 @@ def loss_of(model: LlamaForCausalLM, readout: Readout, rows: Rows, draws: Draws)
     device = rows.ids.device.type
     asked = rows.labels[:, 1:] >= 0
     with (
-        torch.autocast(device, torch.bfloat16),
+        short(device),
         shielded(model, rows.names, draws.shields),
         only_at(model.model.layers[-1].mlp, functional.pad(asked, (0, 1))),
     ):

@@ -56,6 +56,5 @@ class Readout(torch.nn.Module):
         ]
         chosen = torch.tensor(rng.sample(pairs, min(MOST_PAIRS, len(pairs))), device=hidden.device)
         found = hidden[row, place].float()[chosen[:, 0]] * self.gates[chosen[:, 1]]
-        with torch.autocast(hidden.device.type, torch.bfloat16):
-            logits = model.lm_head(model.model.norm(found))
+        logits = model.lm_head(model.model.norm(found))
         return functional.cross_entropy(logits.float(), chosen[:, 2], label_smoothing=SMOOTHING)

@@ -2,12 +2,9 @@
 
 `R = exp(A)` with `A = X Pᵀ − P Xᵀ`: the columns of `P` are *reading* directions (where the edited
 keys stand out from preserved knowledge), those of `X` are *landing* directions (what the matrix
-turns into the wanted change). With `A = E Fᵀ`, `E = [X −P]` and `F = [P X]`,
-
-    exp(A) = I + E φ(FᵀE) Fᵀ,   φ(M) = (exp(M) − I) / M,
-
-so the exponential costs as much as 2r × 2r matrices, whatever the basis. The rotation acts on
-activations while it is being optimised; the weight is never touched, no d × d matrix is formed.
+turns into the wanted change), orthogonal to all of `P`. The exponential then has a closed form in
+r × r matrices for r reading directions ([angles](angles.py)), whatever the basis. The rotation acts
+on activations while it is being optimised; the weight is never touched, no d × d matrix is formed.
 """
 
 from __future__ import annotations
@@ -19,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from patchkit.editing.angles import angles
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,18 +34,31 @@ class Turn:
 class Rotor:
     """An input-side rotation of `weight` inside span(basis), with optimisable landing columns."""
 
-    def __init__(self, weight: Tensor, basis: Tensor, reading: Tensor) -> None:
-        """Take `weight` (d_out, d_in), orthonormal `basis` (d_in, m), `reading` (m, r)."""
+    def __init__(self, weight: Tensor, basis: Tensor, reading: int) -> None:
+        """Take `weight` (d_out, d_in) and an orthonormal `basis` (d_in, m).
+
+        The first `reading` columns r are P; X is made of the others.
+        """
         self.basis = basis
         self.reading = reading
         self.emitted = weight @ basis  # (d_out, m)
-        self.landing = torch.zeros_like(reading, requires_grad=True)  # (m, r)
+        landing = basis.new_zeros(basis.shape[1] - reading, reading)
+        self.landing = landing.requires_grad_()  # (m - r, r)
 
     def turn(self) -> Turn:
         """Return the rotation that the landing columns stand for now."""
-        left = torch.cat([self.landing, -self.reading], dim=1)  # (m, 2r)
-        right = torch.cat([self.reading, self.landing], dim=1)  # (m, 2r)
-        return Turn(self.emitted @ left @ _phi(right.T @ left), right)
+        read, land = self.emitted.split([self.reading, len(self.landing)], dim=1)
+        landed = land @ self.landing  # (d_out, r) W X
+        turned, slid, bent = angles(self.landing.T @ self.landing)
+        write = torch.cat([read @ turned + landed @ slid, landed @ bent - read @ slid], dim=1)
+        eye = torch.eye(self.reading, dtype=read.dtype, device=read.device)
+        return Turn(write, torch.block_diag(eye, self.landing))
+
+    def generator(self) -> tuple[Tensor, Tensor]:
+        """Return X and P (d_in, r) in fp64, as they are now."""
+        basis = self.basis.double()
+        x = basis[:, self.reading :] @ self.landing.detach().double()
+        return x, basis[:, : self.reading]
 
     @contextmanager
     def acting(self, module: nn.Module) -> Iterator[Turn]:
@@ -63,16 +75,3 @@ class Rotor:
             yield turn
         finally:
             handle.remove()
-
-
-def _phi(m: Tensor) -> Tensor:
-    """Return (exp(M) − I) / M for any M (k, k), singular or not.
-
-    It is the corner of the exponential of [[M, I], [0, 0]] (Higham, Functions of Matrices, §10.7).
-    """
-    k = len(m)
-    joined = m.new_zeros(2 * k, 2 * k)
-    joined[:k, :k] = m
-    joined[:k, k:] = torch.eye(k, dtype=m.dtype, device=m.device)
-    corner: Tensor = torch.linalg.matrix_exp(joined)[:k, k:]
-    return corner

@@ -182,12 +182,11 @@ def stored(site: Site, facts: int, options: Options) -> int:
 def _rotor(state: SiteState, keys: Tensor, options: Options) -> Rotor:
     """Offer reading directions for `keys` (n, d_in) and landing directions for every output."""
     confinement = Confinement.of(state, options.softness, options.history)
-    reading = directions(confinement.free(keys.T))  # (d_in, r)
-    landing = confinement.free(state.weight.T)  # (d_in, d_out)
+    reading = directions(state.guard.inputs(confinement.free(keys.T)))  # (d_in, r)
+    landing = state.guard.inputs(confinement.free(state.weight.T))  # (d_in, d_out)
     landing = torch.nn.functional.normalize(landing, dim=0)
-    offered = state.guard.inputs(torch.cat([reading, landing], dim=1))
-    basis, _ = torch.linalg.qr(offered)  # (d_in, m)
-    return Rotor(state.weight, basis, basis.T @ reading)
+    basis, _ = torch.linalg.qr(torch.cat([reading, landing], dim=1))  # (d_in, m)
+    return Rotor(state.weight, basis, reading.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +235,5 @@ def _set_rate(optimizer: torch.optim.Optimizer, options: Options, step: int) -> 
 
 
 def _factor(rotor: Rotor) -> Rotation:
-    basis = rotor.basis.double()
-    x, y = basis @ rotor.landing.detach().double(), basis @ rotor.reading.double()
+    x, y = rotor.generator()
     return Rotation("input", x, y)

@@ -21,8 +21,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def rotor(scale: float) -> Rotor:
     basis = torch.linalg.qr(random(D_IN, 10, seed=1))[0]
-    made = Rotor(random(D_OUT, D_IN), basis, torch.eye(10)[:, :4])
-    made.landing.data = scale * random(10, 4, seed=2)
+    made = Rotor(random(D_OUT, D_IN), basis, 4)
+    made.landing.data = scale * random(6, 4, seed=2)
     return made
 
 
