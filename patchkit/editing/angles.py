@@ -84,13 +84,14 @@ class _Functions(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(context: Any, *slopes: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, *slopes: Tensor) -> Tensor:
         values, vectors = context.saved_tensors
         total = torch.zeros_like(vectors)
         for (function, slope), given in zip(_PAIRS, slopes, strict=True):
             inside = vectors.T @ given.double() @ vectors
             total += inside * _differences(values, function(values), slope)
-        return (vectors @ total @ vectors.T).to(slopes[0].dtype)
+        found: Tensor = (vectors @ total @ vectors.T).to(slopes[0].dtype)
+        return found
 
 
 def _differences(values: Tensor, images: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:

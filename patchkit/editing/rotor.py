@@ -47,12 +47,13 @@ class Rotor:
 
     def turn(self) -> Turn:
         """Return the rotation that the landing columns stand for now."""
-        read, land = self.emitted.split([self.reading, len(self.landing)], dim=1)
+        read, land = self.emitted[:, : self.reading], self.emitted[:, self.reading :]
         landed = land @ self.landing  # (d_out, r) W X
         turned, slid, bent = angles(self.landing.T @ self.landing)
         write = torch.cat([read @ turned + landed @ slid, landed @ bent - read @ slid], dim=1)
-        eye = torch.eye(self.reading, dtype=read.dtype, device=read.device)
-        return Turn(write, torch.block_diag(eye, self.landing))
+        eye = torch.eye(len(self.basis.T), self.reading, dtype=read.dtype, device=read.device)
+        x = nn.functional.pad(self.landing, (0, 0, self.reading, 0))  # (m, r)
+        return Turn(write, torch.cat([eye, x], dim=1))
 
     def generator(self) -> tuple[Tensor, Tensor]:
         """Return X and P (d_in, r) in fp64, as they are now."""
