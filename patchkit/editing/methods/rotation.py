@@ -2,8 +2,8 @@
 
 The generator `A = X Pᵀ − P Xᵀ` is the variable and the language-model loss runs through the
 rotation, so no target is asked for that a rotation cannot write. `P` holds the reading directions
-`H⁻¹K` of the edited keys; `X` may land anywhere in `H⁻¹Wᵀ`, the cheapest directions that the
-matrix turns into each of its outputs. For every batch
+`H⁻¹K` of the edited keys; `X` may land anywhere in `H⁻¹Wᵀ` and `Wᵀ`, the cheapest and the strongest
+directions that the matrix turns into each of its outputs. For every batch
 
     loss = Σ_facts max(NLL, floor) + λ E‖(W₀R_tot − W₀)k‖² / E‖W₀k‖²  + p Σ_earlier ‖drift‖² / ‖v‖²
 
@@ -183,9 +183,12 @@ def _rotor(state: SiteState, keys: Tensor, options: Options) -> Rotor:
     """Offer reading directions for `keys` (n, d_in) and landing directions for every output."""
     confinement = Confinement.of(state, options.softness, options.history)
     reading = directions(state.guard.inputs(confinement.free(keys.T)))  # (d_in, r)
-    landing = state.guard.inputs(confinement.free(state.weight.T))  # (d_in, d_out)
-    landing = torch.nn.functional.normalize(landing, dim=0)
-    basis, _ = torch.linalg.qr(torch.cat([reading, landing], dim=1))  # (d_in, m)
+    strong = state.weight.T  # (d_in, d_out)
+    landing = [
+        torch.nn.functional.normalize(state.guard.inputs(columns), dim=0)
+        for columns in (confinement.free(strong), strong)
+    ]
+    basis, _ = torch.linalg.qr(torch.cat([reading, *landing], dim=1))  # (d_in, m)
     return Rotor(state.weight, basis, reading.shape[1])
 
 
