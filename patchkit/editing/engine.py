@@ -17,7 +17,7 @@ from patchkit.editing.contexts import prefixes
 from patchkit.editing.dataset_text import DatasetText
 from patchkit.editing.earlier import earlier_layers, resume
 from patchkit.editing.held import check_held, holding
-from patchkit.editing.knowledge import Sources, preserved_statistics, preserved_text
+from patchkit.editing.knowledge import Sources, preserved_text, weighed_statistics
 from patchkit.editing.layers import LayerChoice, choose_layers, given_layers
 from patchkit.editing.merging import merged
 from patchkit.editing.methods import Finished, find_method, finish
@@ -181,7 +181,9 @@ def _prepare(
     text = preserved_text(job.model, job.tokenizer, job.recipe, job.sources, job.progress)
     if job.workers.count > 1:  # sampled text may differ between processes by rounding
         text = job.workers.same(text.to(job.model.device)).cpu()
-    moments = preserved_statistics(job.model, text, found, job.sources, job.progress, job.workers)
+    moments = weighed_statistics(
+        job.model, text, found, job.recipe.sensitivity, job.sources, job.progress, job.workers
+    )
     states = {site.layer: _state(job, site, moments[site.layer]) for site in found}
     return choice, found, text, states
 

@@ -15,6 +15,7 @@ from patchkit.editing.cache import Entry, Shelf, cache_key
 from patchkit.editing.corpus import file_corpus, self_corpus
 from patchkit.editing.dataset_text import DatasetText, dataset_corpus
 from patchkit.editing.recipe import Recipe
+from patchkit.editing.sensitivity import Sensitivity, gather_sensitivity
 from patchkit.editing.statistics import Statistics, gather
 from patchkit.events import SILENT, Progress
 from patchkit.parallel import ALONE, Workers
@@ -132,6 +133,53 @@ def preserved_statistics(
         entries[layer].save({"moment": statistics.moment})
     unfinished.drop()
     return {site.layer: made.get(site.layer) or here[site.layer] for site in sites}
+
+
+def weighed_statistics(
+    model: PreTrainedModel,
+    text: Tensor,
+    sites: Sequence[Site],
+    share: float,
+    sources: Sources,
+    progress: Progress = SILENT,
+    workers: Workers = ALONE,
+) -> Mapping[int, Statistics]:
+    """Return `preserved_statistics`, a `share` of which weighs tokens by their sensitivity."""
+    plain = preserved_statistics(model, text, sites, sources, progress, workers)
+    if not share:
+        return plain
+    found = _sensitivity(model, text, sites, sources, progress, workers)
+    return {layer: found[layer].weigh(statistics, share) for layer, statistics in plain.items()}
+
+
+def _sensitivity(
+    model: PreTrainedModel,
+    text: Tensor,
+    sites: Sequence[Site],
+    sources: Sources,
+    progress: Progress,
+    workers: Workers,
+) -> Mapping[int, Sensitivity]:
+    """Return every site's sensitivity, the cached ones if none is missing."""
+    shelf = sources.shelf(model)
+    if shelf is None:
+        return gather_sensitivity(model, text, sites, workers=workers, progress=progress)
+    digest = tokens_digest(text)
+    entries = {
+        site.layer: shelf.entry("sensitivity", text=digest, site=site.tensor) for site in sites
+    }
+    kept = {layer: entry.load() for layer, entry in entries.items()}
+    here = {
+        layer: Sensitivity(parts["keys"].to(model.device), parts["values"].to(model.device))
+        for layer, parts in kept.items()
+        if parts is not None
+    }
+    if workers.agree(len(here) == len(sites)):
+        return here
+    made = gather_sensitivity(model, text, sites, workers=workers, progress=progress)
+    for layer, sensitivity in made.items():
+        entries[layer].save({"keys": sensitivity.keys, "values": sensitivity.values})
+    return made
 
 
 def entries_of(shelf: Shelf, text: Tensor, sites: Sequence[Site]) -> dict[int, Entry]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from patchkit.editing.methods import find_method
 from patchkit.editing.protect import Protection, check_protections
-from patchkit.editing.settings import at_least, build, nearest, one_of
+from patchkit.editing.settings import at_least, at_most, build, nearest, one_of
 from patchkit.errors import RecipeError
 
 Storage = Literal["float32", "bfloat16"]
@@ -26,7 +26,8 @@ class Recipe:
     own, with the thresholds in `protection`. `layers` None means chosen by measurement, at most
     `most_layers`. Facts are written `batch` at a time, in `contexts` contexts besides the bare
     prompt. `rewrite` says whether facts that later batches hurt are written again; None means as
-    the method does by itself. The preserved text has `corpus_rows` rows of `corpus_length` tokens.
+    the method does by itself. The preserved text has `corpus_rows` rows of `corpus_length` tokens, of
+    which `sensitivity`, between 0 and 1, counts as far as the base's predictions hang on them.
     """
 
     method: str = "rotation"
@@ -40,13 +41,15 @@ class Recipe:
     rewrite: bool | None = None
     corpus_rows: int = 1024
     corpus_length: int = 64
+    sensitivity: float = 0.0
     seed: int = 0
     storage: Storage = "float32"
 
     def __post_init__(self) -> None:
         """RecipeError on a value that no edit could use."""
         at_least(self, 1, "batch", "corpus_rows", "corpus_length", "most_layers")
-        at_least(self, 0, "contexts")
+        at_least(self, 0, "contexts", "sensitivity")
+        at_most(self, 1, "sensitivity")
         one_of(self, "storage", ("float32", "bfloat16"))
         method = find_method(self.method)
         options = {} if self.options is None else self.options

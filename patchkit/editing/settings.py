@@ -44,6 +44,13 @@ def at_least(settings: Any, limit: float, *names: str) -> None:
             raise RecipeError(f"{name} must be at least {limit:g}, got {getattr(settings, name)}")
 
 
+def at_most(settings: Any, limit: float, *names: str) -> None:
+    """RecipeError unless each of the named settings is `limit` or less."""
+    for name in names:
+        if not getattr(settings, name) <= limit:
+            raise RecipeError(f"{name} must be at most {limit:g}, got {getattr(settings, name)}")
+
+
 def above(settings: Any, limit: float, *names: str) -> None:
     """RecipeError unless each of the named settings is more than `limit`."""
     for name in names:

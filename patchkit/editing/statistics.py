@@ -24,10 +24,18 @@ _RESTS = 16  # at most, as each writes every sum to disk
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """`moment` = E[k kᵀ] (d_in, d_in) of one matrix, in fp32, over `tokens` keys; not centred."""
+    """`moment` = E[k kᵀ] (d_in, d_in) of one matrix, in fp32, over `tokens` keys; not centred.
+
+    `metric` (d_out, d_out) is the root of what a change of the values costs; None is the identity.
+    """
 
     moment: Tensor
     tokens: int
+    metric: Tensor | None = None
+
+    def cost(self, change: Tensor) -> Tensor:
+        """Return a change of the matrix (d_out, n) in coordinates where its square is its cost."""
+        return change if self.metric is None else self.metric @ change
 
     @property
     def energy(self) -> float:

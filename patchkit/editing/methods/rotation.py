@@ -30,6 +30,7 @@ from patchkit.editing.rotor import Rotor, Turn
 from patchkit.editing.rows import Rows, alike, keys_in_contexts, mean_key
 from patchkit.editing.settings import above, at_least
 from patchkit.editing.state import SiteState
+from patchkit.editing.statistics import Statistics
 from patchkit.errors import SolveError
 from patchkit.factors.rotation import Rotation
 from patchkit.tensors.layout import Site
@@ -73,9 +74,10 @@ class _Drift:
 
     The change is that of the whole product against the base, `D₀ + W(R − I)` with `D₀ = W − W₀`, so
     its square splits into a constant, a term linear in W(R − I) through `cross` = D₀CU (d_out, m)
-    and one through `moment` = UᵀCU (m, m).
+    and one through `moment` = UᵀCU (m, m). Both are counted in the statistics' own metric.
     """
 
+    statistics: Statistics
     cross: Tensor
     moment: Tensor
     scale: float
@@ -85,13 +87,15 @@ class _Drift:
 
     @classmethod
     def of(cls, rotor: Rotor, state: SiteState) -> _Drift:
-        moment = state.statistics.moment
-        spread = moment @ rotor.basis  # (d_in, m)
-        base_energy = ((state.base @ moment) * state.base).sum()
+        statistics = state.statistics
+        spread = statistics.moment @ rotor.basis  # (d_in, m)
+        base = statistics.cost(state.base)
+        base_energy = ((base @ statistics.moment) * base).sum()
         keys, values = state.keys.flatten(0, 1), state.values.flatten(0, 1)
         sizes = values.square().sum(1)
         return cls(
-            cross=(state.weight - state.base) @ spread,
+            statistics=statistics,
+            cross=statistics.cost((state.weight - state.base) @ spread),
             moment=rotor.basis.T @ spread,
             scale=float(base_energy),
             earlier=keys @ rotor.basis,
@@ -102,8 +106,9 @@ class _Drift:
     def preserved(self, turn: Turn) -> Tensor:
         """Return the relative squared change of preserved outputs, up to a constant."""
         seen = turn.read.T @ self.moment @ turn.read  # (2r, 2r)
-        change = ((turn.write @ seen) * turn.write).sum()
-        return (change + 2 * (turn.write * (self.cross @ turn.read)).sum()) / self.scale
+        write = self.statistics.cost(turn.write)  # (d_out, 2r)
+        change = ((write @ seen) * write).sum()
+        return (change + 2 * (write * (self.cross @ turn.read)).sum()) / self.scale
 
     def forgotten(self, turn: Turn) -> Tensor:
         """Return the relative squared drift of the facts written before, summed over them."""
