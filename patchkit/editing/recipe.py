@@ -26,8 +26,8 @@ class Recipe:
     own, with the thresholds in `protection`. `layers` None means chosen by measurement, at most
     `most_layers`. Facts are written `batch` at a time, in `contexts` contexts besides the bare
     prompt. `rewrite` says whether facts that later batches hurt are written again; None means as
-    the method does by itself. The preserved text has `corpus_rows` rows of `corpus_length` tokens, of
-    which `sensitivity`, between 0 and 1, counts as far as the base's predictions hang on them.
+    the method does by itself. The preserved text has `corpus_rows` rows of `corpus_length` tokens,
+    of which a share of `sensitivity` counts as far as the base's predictions hang on them.
     """
 
     method: str = "rotation"
