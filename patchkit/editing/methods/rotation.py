@@ -2,8 +2,8 @@
 
 The generator `A = X Pᵀ − P Xᵀ` is the variable and the language-model loss runs through the
 rotation, so no target is asked for that a rotation cannot write. `P` holds the reading directions
-`H⁻¹K` of the edited keys; `X` may land anywhere in `H⁻¹Wᵀ` and `Wᵀ`, the cheapest and the strongest
-directions that the matrix turns into each of its outputs. For every batch
+`H⁻¹K` of the edited keys; `X` may land anywhere in `H⁻¹Wᵀ`, the cheapest directions that the matrix
+turns into each of its outputs, and with `strong` also in `Wᵀ`, the strongest. For every batch
 
     loss = Σ_facts max(NLL, floor) + λ E‖(W₀R_tot − W₀)k‖² / E‖W₀k‖²  + p Σ_earlier ‖drift‖² / ‖v‖²
 
@@ -51,7 +51,8 @@ class Options:
     `steps` and `rate` are Adam's. `softness` ε is how much key energy, in mean eigenvalues of the
     preserved moment, a direction may carry before it counts as taken: larger means freer and less
     careful. `preserve` λ and `history` p are prices in nats, `floor` the loss below which a fact
-    stops asking.
+    stops asking. `strong` offers landing directions of the highest gain as well, whatever they cost:
+    for a model whose facts a rotation can hardly reach.
     """
 
     steps: int = 50
@@ -60,6 +61,7 @@ class Options:
     preserve: float = 10000.0
     history: float = 10.0
     floor: float = 0.1
+    strong: bool = False
 
     def __post_init__(self) -> None:
         """RecipeError on a value that no edit could use."""
@@ -188,10 +190,10 @@ def _rotor(state: SiteState, keys: Tensor, options: Options) -> Rotor:
     """Offer reading directions for `keys` (n, d_in) and landing directions for every output."""
     confinement = Confinement.of(state, options.softness, options.history)
     reading = directions(state.guard.inputs(confinement.free(keys.T)))  # (d_in, r)
-    strong = state.weight.T  # (d_in, d_out)
+    outputs = state.weight.T  # (d_in, d_out)
+    offered = [confinement.free(outputs), *([outputs] if options.strong else [])]
     landing = [
-        torch.nn.functional.normalize(state.guard.inputs(columns), dim=0)
-        for columns in (confinement.free(strong), strong)
+        torch.nn.functional.normalize(state.guard.inputs(columns), dim=0) for columns in offered
     ]
     basis, _ = torch.linalg.qr(torch.cat([reading, *landing], dim=1))  # (d_in, m)
     return Rotor(state.weight, basis, reading.shape[1])
