@@ -51,8 +51,8 @@ class Options:
     `steps` and `rate` are Adam's. `softness` ε is how much key energy, in mean eigenvalues of the
     preserved moment, a direction may carry before it counts as taken: larger means freer and less
     careful. `preserve` λ and `history` p are prices in nats, `floor` the loss below which a fact
-    stops asking. `strong` offers landing directions of the highest gain as well, whatever they cost:
-    for a model whose facts a rotation can hardly reach.
+    stops asking. `strong` offers landing directions of the highest gain as well, whatever they
+    cost: for a model whose facts a rotation can hardly reach.
     """
 
     steps: int = 50

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from patchkit.editing.confinement import Confinement, directions
-from patchkit.editing.methods.rotation import _Drift, _factor
+from patchkit.editing.methods.rotation import Options, _Drift, _factor, _rotor
 from patchkit.editing.rotor import Rotor
 from patchkit.editing.state import SiteState
 from patchkit.editing.statistics import Statistics
@@ -109,3 +109,21 @@ def test_equal_keys_share_one_direction() -> None:
     basis = directions(doubled)
     assert basis.shape == (D_IN, 3)
     torch.testing.assert_close(basis.T @ basis, torch.eye(3), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("strong", [False, True])
+def test_landing_where_the_matrix_is_strongest_is_offered_if_asked(strong: bool) -> None:
+    start = state(random(3, D_IN))
+    made = _rotor(start, random(2, D_IN, seed=8), Options(strong=strong))
+    assert made.basis.shape == (D_IN, 2 + 3 * (1 + strong))
+    outside = start.weight.T - made.basis @ (made.basis.T @ start.weight.T)
+    assert (float(outside.norm()) < 1e-4 * float(start.weight.norm())) is strong
+
+
+def test_no_landing_column_reads() -> None:
+    start = state(random(D_OUT, D_IN))
+    made = _rotor(start, random(4, D_IN, seed=8), Options())
+    made.landing.data.normal_(generator=torch.Generator().manual_seed(9))
+    x, p = made.generator()
+    torch.testing.assert_close(x.T @ p, torch.zeros(4, 4).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(p.T @ p, torch.eye(4).double(), rtol=0, atol=1e-5)
