@@ -1,6 +1,7 @@
 """`patchkit apply`: a patched copy of a checkpoint folder."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from .bases import local_base
 from .options import JsonFlag, QuietFlag, YesFlag
 from .output import Out
 from .progress import shown
-from .units import count, duration, size, some
+from .units import count, duration, short, size, some
 
 if TYPE_CHECKING:
     from patchkit.apply import ApplyPlan, ApplyReport
@@ -155,6 +156,7 @@ def _show_plan(out: Out, plan: "ApplyPlan", target: Path, *, link: bool, undo: b
             "memory": f"at most {size(plan.memory_bytes)} above torch",
         }
     )
+    _warn_repeated(out, [patch.info.digest for patch in plan.patches])
 
 
 def _plan_data(plan: "ApplyPlan", target: Path, undo: bool) -> dict[str, object]:
@@ -191,7 +193,18 @@ def _show(out: Out, report: "ApplyReport", target: Path) -> None:
     if report.other_base:
         names = some(report.other_base, 3)
         out.warn(f"the base is not the one the patch was made for ({names}): check its answers")
+    _warn_repeated(out, report.patches)
     out.hint(f"patchkit verify {target}")
+
+
+def _warn_repeated(out: Out, digests: Sequence[str]) -> None:
+    """Say which patches are there more than once: legal, and seldom meant."""
+    for digest in dict.fromkeys(digests):
+        if (times := digests.count(digest)) > 1:
+            out.warn(
+                f"the patch {short(digest)} is applied {times} times, and acts as often: "
+                "if once was meant, start from the base"
+            )
 
 
 def _data(report: "ApplyReport", target: Path) -> dict[str, object]:

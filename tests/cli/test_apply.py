@@ -87,6 +87,15 @@ def test_an_existing_output_is_kept_unless_told(base: Path, patch: Path) -> None
     assert run("apply", base, patch, "-o", "out", "--yes").code == 0
 
 
+def test_a_patch_that_is_there_already_is_applied_with_a_warning(base: Path, patch: Path) -> None:
+    first = run("apply", base, patch, "-o", "out")
+    assert "warning" not in first.stderr
+    for arguments in (["--dry-run"], []):
+        again = run("apply", "out", patch, "-o", "twice", *arguments)
+        assert again.code == 0
+        assert "is applied 2 times, and acts as often" in again.stderr
+
+
 def test_another_base_only_on_request(base: Path, tmp_path: Path) -> None:
     from tests.unit.models.factory import save_tiny
 
