@@ -70,11 +70,6 @@ def _label_loss(logits: torch.Tensor, wanted: torch.Tensor, objects: torch.Tenso
     return ((1 - smooth) * nll - smooth * log_p.mean(-1)).mean()
 
 
-def short(device: str) -> torch.autocast:
-    """Compute in bfloat16 on a GPU; processors without such instructions are far slower in it."""
-    return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
-
-
 @contextmanager
 def only_at(mlp: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
     """Run the last MLP at the places that are asked; behind it nothing reads the other ones."""
@@ -100,7 +95,8 @@ def loss_of(model: LlamaForCausalLM, readout: Readout, rows: Rows, draws: Draws)
     device = rows.ids.device.type
     asked = rows.labels[:, 1:] >= 0
     with (
-        short(device),
+        # Processors without instructions for bfloat16 emulate it, and are far slower in it.
+        torch.autocast(device, torch.bfloat16, enabled=device == "cuda"),
         shielded(model, rows.names, draws.shields),
         only_at(model.model.layers[-1].mlp, functional.pad(asked, (0, 1))),
     ):
