@@ -208,7 +208,7 @@ def _builder(
     job: _Job, states: Mapping[int, SiteState], facts: Sequence[Fact], embed_facts: bool
 ) -> Callable[[Mapping[str, object]], Patch]:
     """Return what makes the patch of `states`, whatever was measured of it."""
-    factors = {layer: merged(state.factors) for layer, state in states.items()}
+    factors = {layer: merged(state.factors, state.ground) for layer, state in states.items()}
 
     def build(measured: Mapping[str, object]) -> Patch:
         return assemble(

@@ -9,51 +9,69 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from patchkit.factors.action import dense
 from patchkit.factors.additive import Additive, AdditiveDense
 from patchkit.factors.algebra import merge
 from patchkit.factors.blocks import RotationBlocks, merge_blocks
 from patchkit.factors.kinds import Factor
+from patchkit.factors.minimal import minimal, planes_needed
 from patchkit.factors.rotation import Rotation
 
 _NOTHING = 1e-12  # relative singular value below which a column of a sum says nothing
 
 
-def merged(factors: Sequence[Factor]) -> tuple[Factor, ...]:
-    """Return a list that acts as `factors` do, with one factor for neighbours of one kind.
+def merged(factors: Sequence[Factor], weight: Tensor) -> tuple[Factor, ...]:
+    """Return a list that acts on `weight` as `factors` do, one factor for neighbours of one kind.
 
-    Rotations of one side become one, exactly; sums of low rank become one of the least rank, at
-    most min(d_out, d_in); all in fp64.
+    `weight` is (d_out, d_in). Rotations of one side become one, exactly, or where they have more
+    planes than any change of this matrix needs, one that acts alike on it; sums of low rank
+    become one of the least rank. All have at most min(d_out, d_in), all in fp64.
     """
     groups = groupby(factors, key=lambda factor: (factor.kind, getattr(factor, "side", None)))
-    return tuple(_one(list(group)) for _, group in groups)
+    done: list[Factor] = []
+    for _, group in groups:
+        done.append(_one(list(group), done, weight))
+    return tuple(done)
 
 
-def bounded(factors: Sequence[Factor], d_out: int, d_in: int) -> tuple[Factor, ...]:
+def bounded(factors: Sequence[Factor], weight: Tensor) -> tuple[Factor, ...]:
     """Return `factors`, merged where their ranks add up to more than twice what one could need.
 
     What is merged needs at most half of that again, so a long sequence merges once in a while, its
     memory stays within that bound and a factor's cost is shared by many batches.
     """
-    most = {"input": d_in, "output": d_out}
-    total: dict[object, int] = {}
+    total: dict[tuple[object, int], int] = {}
     for factor in factors:
-        side = getattr(factor, "side", None)
-        total[side] = total.get(side, 0) + factor.rank
-    limits = {side: most.get(str(side), 2 * min(d_out, d_in)) for side in total}
-    if all(total[side] <= limits[side] for side in total):
+        kind = getattr(factor, "side", None), _needed(factor, weight)
+        total[kind] = total.get(kind, 0) + factor.rank
+    if all(rank <= 2 * needed for (_, needed), rank in total.items()):
         return tuple(factors)
-    return merged(factors)
+    return merged(factors, weight)
 
 
-def _one(group: Sequence[Factor]) -> Factor:
+def _needed(factor: Factor, weight: Tensor) -> int:
+    """Return the rank that one factor of this kind needs for any number of them."""
+    d_out, d_in = weight.shape
+    if isinstance(factor, Rotation):
+        return planes_needed(d_out, d_in, factor.size)
+    return factor.rank if isinstance(factor, RotationBlocks) else min(d_out, d_in)
+
+
+def _one(group: Sequence[Factor], before: Sequence[Factor], weight: Tensor) -> Factor:
     if isinstance(group[0], Rotation):
-        return merge(cast(Sequence[Rotation], group), dtype=torch.float64)
+        return _one_rotation(cast(Sequence[Rotation], group), before, weight)
     if isinstance(group[0], RotationBlocks):
         return merge_blocks(cast(Sequence[RotationBlocks], group), dtype=torch.float64)
     if isinstance(group[0], Additive):
         return low_rank_sum(cast(Sequence[Additive], group))
-    dense = cast(Sequence[AdditiveDense], group)
-    return AdditiveDense(torch.stack([factor.d.double() for factor in dense]).sum(0))
+    whole = cast(Sequence[AdditiveDense], group)
+    return AdditiveDense(torch.stack([factor.d.double() for factor in whole]).sum(0))
+
+
+def _one_rotation(group: Sequence[Rotation], before: Sequence[Factor], weight: Tensor) -> Rotation:
+    if sum(rotation.rank for rotation in group) <= _needed(group[0], weight):
+        return merge(group, dtype=torch.float64)
+    return minimal(group, dense(weight.double(), before, "linear"))
 
 
 def low_rank_sum(factors: Sequence[Additive]) -> Additive:

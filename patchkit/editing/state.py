@@ -55,6 +55,11 @@ class SiteState:
             values=base.new_zeros(0, 1, site.d_out),
         )
 
+    @property
+    def ground(self) -> Tensor:
+        """What this edit's first factor acts on (d_out, d_in): the base and earlier patches."""
+        return dense(self.base.double(), self.carried, "linear") if self.carried else self.base
+
     def changed(self, *more: Factor) -> SiteState:
         """Return the state after `more` factors of this edit."""
         return self.with_factors((*self.factors, *more))
@@ -67,7 +72,7 @@ class SiteState:
 
     def bounded(self) -> SiteState:
         """Return a state that does the same, with factors that do not grow with the batches."""
-        fewer = bounded(self.factors, self.site.d_out, self.site.d_in)
+        fewer = bounded(self.factors, self.ground)
         return self if len(fewer) == len(self.factors) else self.with_factors(fewer)
 
     def carrying(self, factors: Sequence[Factor]) -> SiteState:

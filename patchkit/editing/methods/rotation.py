@@ -32,6 +32,7 @@ from patchkit.editing.settings import above, at_least
 from patchkit.editing.state import SiteState
 from patchkit.editing.statistics import Statistics
 from patchkit.errors import SolveError
+from patchkit.factors.minimal import planes_needed
 from patchkit.factors.rotation import Rotation
 from patchkit.tensors.layout import Site
 
@@ -183,7 +184,7 @@ def _descend(
 
 def stored(site: Site, facts: int, options: Options) -> int:
     """Return the numbers of one plane for each fact, until there are no more planes."""
-    return min(facts, site.d_in // 2) * 2 * site.d_in
+    return min(facts, planes_needed(site.d_out, site.d_in, site.d_in)) * 2 * site.d_in
 
 
 def _rotor(state: SiteState, keys: Tensor, options: Options) -> Rotor:

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from patchkit.editing.merging import bounded
+from patchkit.editing.state import SiteState
+from patchkit.editing.statistics import Statistics
 from patchkit.factors.action import dense
 from patchkit.factors.additive import Additive, AdditiveDense
 from patchkit.factors.kinds import Factor
 from patchkit.factors.rotation import Rotation
+from patchkit.tensors.layout import Site
 
 D_OUT, D_IN = 6, 10
 
@@ -29,10 +32,10 @@ def test_many_batches_act_the_same_and_take_bounded_room(kind: str) -> None:
     weight = torch.randn(D_OUT, D_IN, generator=torch.manual_seed(9), dtype=torch.float64)
     held: tuple[Factor, ...] = ()
     every: list[Factor] = []
-    most = {"input": D_IN, "output": D_OUT}.get(kind, 2 * D_OUT)
+    most = {"input": D_IN, "output": D_OUT}.get(kind, 2 * D_OUT)  # twice what one needs
     for seed in range(30):
         every.append(factor(kind, seed))
-        held = bounded((*held, every[-1]), D_OUT, D_IN)
+        held = bounded((*held, every[-1]), weight)
         assert sum(one.rank for one in held) <= most
     torch.testing.assert_close(
         dense(weight, held, "linear"), dense(weight, every, "linear"), rtol=1e-9, atol=1e-9
@@ -41,4 +44,18 @@ def test_many_batches_act_the_same_and_take_bounded_room(kind: str) -> None:
 
 def test_factors_that_fit_are_left_as_they_are() -> None:
     few = (factor("input", 0), factor("output", 1), factor("additive", 2))
-    assert bounded(few, D_OUT, D_IN) == few
+    assert bounded(few, torch.zeros(D_OUT, D_IN)) == few
+
+
+def test_a_state_on_earlier_patches_changes_alike_with_fewer_planes() -> None:
+    base = torch.randn(2, D_IN, generator=torch.manual_seed(3))
+    site = Site(0, "m", "m.weight", "linear", D_IN, 2, False)
+    every = [factor("input", seed) for seed in range(5)]
+    state = SiteState(
+        site, base, base, Statistics(torch.eye(D_IN), 1), base.new_zeros(0, 1, D_IN),
+        base.new_zeros(0, 1, 2),
+    ).carrying(every[:2]).changed(*every[2:])  # fmt: skip
+    fewer = state.bounded()
+    assert [one.rank for one in fewer.factors] == [2]
+    assert fewer.carried == state.carried
+    torch.testing.assert_close(fewer.weight, state.weight, rtol=0, atol=1e-6)
