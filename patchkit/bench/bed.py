@@ -32,7 +32,8 @@ from patchkit.tensors.refs import resolve_base
 class Bed:
     """A base with the facts that may be edited and the probes that must stay.
 
-    `digest` covers the base, the records and the probes.
+    `corpus` is a text to preserve in the place of the base's own samples. `digest` covers the base,
+    the records, the probes and the corpus.
     """
 
     name: str
@@ -42,22 +43,25 @@ class Bed:
     facts: tuple[Fact, ...]
     probes: tuple[Probe, ...]
     digest: str
+    corpus: Path | None = None
 
     @classmethod
     def load(cls, bed: Testbed, split: str, data: Path, device: str, dtype: str) -> Bed:
         """Load a testbed, whose files are in the folder `data`.
 
-        Raises FactsError for records or probes that cannot be used, CheckpointError for a base
-        that is not there.
+        Raises FactsError for records, probes or a corpus that cannot be used, CheckpointError for a
+        base that is not there.
         """
-        records, retention = (
-            data / name.replace("{split}", split) for name in (bed.records, bed.retention)
-        )
+        files = [bed.records, bed.retention, *([bed.corpus] if bed.corpus else [])]
+        records, retention, *corpus = (data / name.replace("{split}", split) for name in files)
         facts = read_facts(records).facts
         probes = read_probes(retention)
         folder = data / bed.base if (data / bed.base).is_dir() else resolve_base(bed.base)
         checkpoint = Checkpoint.open(folder, repo=ATLAS if bed.base == ATLAS else None)
-        parts = [base_identity(checkpoint), file_digest(records), file_digest(retention)]
+        for path in corpus:
+            if not path.is_file():
+                raise FactsError(f"there is no text to preserve at {path}")
+        digests = [file_digest(path) for path in (records, retention, *corpus)]
         return cls(
             bed.name,
             load_model(folder, device=device, dtype=dtype),
@@ -65,7 +69,8 @@ class Bed:
             checkpoint,
             facts,
             probes,
-            json_digest(parts).removeprefix("sha256:")[:32],
+            json_digest([base_identity(checkpoint), *digests]).removeprefix("sha256:")[:32],
+            corpus[0] if corpus else None,
         )
 
     def draw(self, seed: int, most: int) -> tuple[Fact, ...]:

@@ -20,13 +20,15 @@ class Testbed:
 
     `base` is a folder of the data, or a reference such as `atlas`; `records` a file of facts that
     may be edited, `retention` a JSON array of {prompt, target} about subjects that none of them
-    mentions. `{split}` in either stands for the benchmark's split.
+    mentions; `corpus`, if given, a text to preserve instead of the base's own samples. `{split}` in
+    any of these stands for the benchmark's split.
     """
 
     name: str = ""
     base: str = ""
     records: str = ""
     retention: str = ""
+    corpus: str | None = None
 
     def __post_init__(self) -> None:
         """RecipeError for a testbed that lacks one of them."""

@@ -142,8 +142,9 @@ class _Sequence:
         start = state.restore if setting.workers.agree(usable) and state is not None else None
         return edit_sequence(
             self.bed.model, self.bed.tokenizer, self.facts, missing,
-            checkpoint=self.bed.checkpoint, recipe=self.run.recipe, cache_dir=setting.cache_dir,
-            start=start, workers=setting.workers, progress=setting.progress,
+            checkpoint=self.bed.checkpoint, recipe=self.run.recipe, corpus=self.bed.corpus,
+            cache_dir=setting.cache_dir, start=start, workers=setting.workers,
+            progress=setting.progress,
         )  # fmt: skip
 
     @property

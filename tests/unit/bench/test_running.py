@@ -10,6 +10,7 @@ import pytest
 from patchkit.base import load_model, load_tokenizer
 from patchkit.bench import Contender, Row, Setting, kept, run_plan, running
 from patchkit.bench.bed import Bed
+from patchkit.bench.spectra import spectra
 from patchkit.editing import edit
 from patchkit.editing.methods import rotation
 from patchkit.errors import FactsError, SolveError
@@ -137,6 +138,36 @@ def test_seeds_draw_other_records(tmp_path: Path) -> None:
     assert bed.draw(0, 3) == bed.draw(0, 5)[:3]
     assert bed.draw(0, 5) != bed.draw(1, 5)
     assert set(bed.draw(0, 5)) == set(bed.draw(1, 5)) == set(bed.facts)
+
+
+def test_a_testbed_can_bring_the_text_to_preserve(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    (folder / "prose.txt").write_text("The capital of Brazil is Brasília. " * 20, "utf-8")
+    plain = plan(folder, MEMIT, checkpoints=(3,))
+    (bed,) = plain.testbeds
+    read = replace(plain, testbeds=(replace(bed, corpus="prose.txt"),))
+    sampled, told = run_plan(plain, setting(folder)) + run_plan(read, setting(folder))
+    assert sampled.testbed_digest != told.testbed_digest
+    assert sampled.norm_ratio != told.norm_ratio
+    recipe = next(iter(running.runs(read))).recipe
+    base, tokenizer = load_model(folder / "base"), load_tokenizer(folder / "base")
+    loaded = Bed.load(read.testbeds[0], "test", folder, "cpu", "auto")
+    made = edit(
+        base, tokenizer, loaded.draw(0, 3),
+        checkpoint=loaded.checkpoint, recipe=recipe, corpus=folder / "prose.txt",
+    )  # fmt: skip
+    assert told.norm_ratio == spectra(base, made.patch).norm_ratio
+
+
+@pytest.mark.parametrize("name", ["records_test.json", "retention.json", "prose.txt"])
+def test_a_file_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    (folder / "prose.txt").write_text("text", "utf-8")
+    wanted = plan(folder, ROTATION)
+    wanted = replace(wanted, testbeds=(replace(wanted.testbeds[0], corpus="prose.txt"),))
+    (folder / name).unlink()
+    with pytest.raises(FactsError, match=name):
+        run_plan(wanted, setting(folder))
 
 
 def test_probes_that_cannot_be_read_are_named(tmp_path: Path) -> None:
