@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from patchkit.editing.rehearsal import Rehearsal
 from patchkit.editing.rows import Rows, build_rows, plain_rows
 from patchkit.facts.fact import Fact
 from patchkit.parallel import ALONE, Workers
@@ -21,13 +22,15 @@ class Batch:
 
     `anchors` has one row for each fact, "SUBJECT is a", at whose subject the published methods keep
     the next-token distribution in place (Meng et al., https://arxiv.org/abs/2202.05262, §3.1).
-    `workers` are the processes that write the batch together, all facts known to each.
+    `rehearsal` is preserved text for methods that rehearse it. `workers` are the processes that
+    write the batch together, all facts known to each.
     """
 
     facts: tuple[Fact, ...]
     contexts: tuple[Rows, ...]
     anchors: Rows
     workers: Workers = ALONE
+    rehearsal: Rehearsal | None = None
 
     @classmethod
     def of(
@@ -37,10 +40,12 @@ class Batch:
         contexts: Sequence[str],
         device: torch.device,
         workers: Workers = ALONE,
+        rehearsal: Rehearsal | None = None,
     ) -> Batch:
         """Tokenise `facts` behind each of `contexts`, the first of which is empty."""
         rows = tuple(build_rows(tokenizer, facts, text, device) for text in contexts)
-        return cls(tuple(facts), rows, plain_rows(tokenizer, facts, _ANCHOR, device), workers)
+        anchors = plain_rows(tokenizer, facts, _ANCHOR, device)
+        return cls(tuple(facts), rows, anchors, workers, rehearsal)
 
     @property
     def count(self) -> int:
@@ -64,4 +69,5 @@ class Batch:
             contexts=tuple(rows.only(index) for rows in self.contexts),
             anchors=self.anchors.only(index),
             workers=self.workers,
+            rehearsal=self.rehearsal,
         )

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from patchkit.editing.assemble import assemble
+from patchkit.editing.background import Background
 from patchkit.editing.batch import Batch
 from patchkit.editing.clock import Clock
-from patchkit.editing.contexts import prefixes
 from patchkit.editing.dataset_text import DatasetText
 from patchkit.editing.earlier import earlier_layers, resume
 from patchkit.editing.held import check_held, holding
@@ -83,11 +83,13 @@ def edit(
     with job.clock.phase("preparing"):
         choice, found, text, states = _prepare(job, chosen)
     with borrowed(model, found):
-        contexts = job.contexts(text)
-        states, earlier = resume(model, tokenizer, states, previous, contexts, outcome.holdable)
+        behind = job.background(text)
+        states, earlier = resume(
+            model, tokenizer, states, previous, behind.contexts, outcome.holdable
+        )
         with job.clock.phase("optimising"):
-            written = _advance(job, Written(states, tuple(earlier)), chosen, contexts)
-            states = _settled(job, written, contexts)
+            written = _advance(job, Written(states, tuple(earlier)), chosen, behind)
+            states = _settled(job, written, behind)
     with job.clock.phase("merging"):
         build = _builder(job, states, chosen, embed_facts)
         patch = build({})
@@ -135,16 +137,16 @@ def edit_sequence(
                 f"no patch can be taken after {count} facts: there are {len(job.facts)}, "
                 f"{written.count} of them written already"
             )
-    contexts = job.contexts(text)
+    behind = job.background(text)
     for count in sorted(set(at)):
         whole = count - count % job.recipe.batch
         with borrowed(model, found):
             install(model, written.states)
             with job.clock.phase("before"):
-                written = _advance(job, written, job.facts[written.count : whole], contexts)
+                written = _advance(job, written, job.facts[written.count : whole], behind)
             with job.clock.phase(f"{count}"):
-                rest = _advance(job, written, job.facts[whole:count], contexts)
-                states = _settled(job, rest, contexts)
+                rest = _advance(job, written, job.facts[whole:count], behind)
+                states = _settled(job, rest, behind)
                 patch = _builder(job, states, job.facts[:count], embed_facts=True)({})
         seconds = written.seconds + job.clock.seconds.pop("before", 0.0)
         written = replace(written, seconds=seconds)
@@ -165,9 +167,11 @@ class _Job:
     workers: Workers = ALONE
     clock: Clock = field(default_factory=Clock)
 
-    def contexts(self, text: Tensor) -> list[str]:
-        """Return the bare prompt's context and those cut out of the preserved text."""
-        return ["", *prefixes(self.tokenizer, text, self.recipe.contexts, self.recipe.seed)]
+    def background(self, text: Tensor) -> Background:
+        """Return what batches have in common, made of the preserved text before any of them."""
+        return Background.of(
+            self.model, self.tokenizer, text, self.recipe, self.sources, self.progress
+        )
 
 
 def _prepare(
@@ -219,9 +223,7 @@ def _builder(
     return build
 
 
-def _advance(
-    job: _Job, written: Written, facts: Sequence[Fact], contexts: Sequence[str]
-) -> Written:
+def _advance(job: _Job, written: Written, facts: Sequence[Fact], behind: Background) -> Written:
     """Write `facts` batch by batch, each on the weights that the ones before left.
 
     A batch takes along the facts written before that it unsettles.
@@ -234,17 +236,17 @@ def _advance(
         for batch in _chunks(facts, size):
             again = _unsettled(job, history, batch)[:size]
             finished = _counter(advance, len(batch))
-            states = _rewrite(job, states, history, [*batch, *again], contexts, finished)
+            states = _rewrite(job, states, history, [*batch, *again], behind, finished)
             states = {layer: state.bounded() for layer, state in states.items()}
             history = [*_without(history, again), *batch, *again]
     return replace(written, states=states, history=tuple(history), count=written.count + len(facts))
 
 
-def _settled(job: _Job, written: Written, contexts: Sequence[str]) -> dict[int, SiteState]:
+def _settled(job: _Job, written: Written, behind: Background) -> dict[int, SiteState]:
     """End an edit: write again what later facts have hurt, then take the method's last step."""
     states, history = dict(written.states), list(written.history)
     for hurt in _chunks(_unsettled(job, history, ()), job.recipe.batch):
-        states = _rewrite(job, states, history, hurt, contexts, lambda step, of: None)
+        states = _rewrite(job, states, history, hurt, behind, lambda step, of: None)
         history = [*_without(history, hurt), *hurt]
     return finish(find_method(job.recipe.method), states, job.recipe.options)
 
@@ -267,14 +269,16 @@ def _rewrite(
     states: dict[int, SiteState],
     history: Sequence[Fact],
     batch: Sequence[Fact],
-    contexts: Sequence[str],
+    behind: Background,
     finished: Finished,
 ) -> dict[int, SiteState]:
     """Write `batch`, whose facts the history no longer holds to their old values."""
     taken = set(batch)
     rows = [row for row, fact in enumerate(history) if fact in taken]
     states = {layer: state.forget(rows) for layer, state in states.items()}
-    facts = Batch.of(job.tokenizer, batch, contexts, job.model.device, job.workers)
+    facts = Batch.of(
+        job.tokenizer, batch, behind.contexts, job.model.device, job.workers, behind.rehearsal
+    )
     method = find_method(job.recipe.method)
     states = method.solve(job.model, states, facts, job.recipe.options, finished)
     install(job.model, states)

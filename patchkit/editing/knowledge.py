@@ -15,6 +15,7 @@ from patchkit.editing.cache import Entry, Shelf, cache_key
 from patchkit.editing.corpus import file_corpus, self_corpus
 from patchkit.editing.dataset_text import DatasetText, dataset_corpus
 from patchkit.editing.recipe import Recipe
+from patchkit.editing.rehearsal import Rehearsal, rehearse
 from patchkit.editing.sensitivity import Sensitivity, gather_sensitivity
 from patchkit.editing.statistics import Statistics, gather
 from patchkit.events import SILENT, Progress
@@ -150,6 +151,21 @@ def weighed_statistics(
         return plain
     found = _sensitivity(model, text, sites, sources, progress, workers)
     return {layer: found[layer].weigh(statistics, share) for layer, statistics in plain.items()}
+
+
+def preserved_predictions(
+    model: PreTrainedModel, text: Tensor, sources: Sources, progress: Progress = SILENT
+) -> Rehearsal:
+    """Return what the base predicts of `text` (n, t), the cached predictions where there are."""
+    shelf = sources.shelf(model)
+    entry = None if shelf is None else shelf.entry("predictions", text=tokens_digest(text))
+    found = None if entry is None else entry.load()
+    if found is not None:
+        return Rehearsal(text.cpu(), found["likeliest"], found["logprobs"])
+    made = rehearse(model, text, progress)
+    if entry is not None:
+        entry.save({"likeliest": made.likeliest, "logprobs": made.logprobs})
+    return made
 
 
 def _sensitivity(

@@ -6,8 +6,10 @@ rotation, so no target is asked for that a rotation cannot write. `P` holds the 
 turns into each of its outputs, and with `strong` also in `Wᵀ`, the strongest. For every batch
 
     loss = Σ_facts max(NLL, floor) + λ E‖(W₀R_tot − W₀)k‖² / E‖W₀k‖²  + p Σ_earlier ‖drift‖² / ‖v‖²
+           + ρ E KL(base ‖ edited)
 
-with the expectation over preserved keys (through C) and the last sum over facts written before.
+with the first expectation over preserved keys (through C), the last sum over facts written before,
+and the divergence over the next tokens of preserved text.
 """
 
 from __future__ import annotations
@@ -51,8 +53,9 @@ class Options:
 
     `steps` and `rate` are Adam's. `softness` ε is how much key energy, in mean eigenvalues of the
     preserved moment, a direction may carry before it counts as taken: larger means freer and less
-    careful. `preserve` λ and `history` p are prices in nats, `floor` the loss below which a fact
-    stops asking. `strong` offers landing directions of the highest gain as well, whatever they
+    careful. `preserve` λ and `history` p are prices in nats, `rehearse` ρ of one nat per token by
+    which predictions on preserved text diverge from the base's; `floor` is the loss below which a
+    fact stops asking. `strong` offers landing directions of the highest gain as well, whatever they
     cost: for a model whose facts a rotation can hardly reach.
     """
 
@@ -62,13 +65,14 @@ class Options:
     preserve: float = 10000.0
     history: float = 10.0
     floor: float = 0.1
+    rehearse: float = 0.0
     strong: bool = False
 
     def __post_init__(self) -> None:
         """RecipeError on a value that no edit could use."""
         at_least(self, 1, "steps")
         above(self, 0, "rate", "softness")
-        at_least(self, 0, "preserve", "history", "floor")
+        at_least(self, 0, "preserve", "history", "floor", "rehearse")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,6 +173,8 @@ def _descend(
                 for layer, rotor in rotors.items()
             ]
             loss = _wanted(contexts, step, options.floor)
+            if batch.rehearsal is not None:
+                loss = loss + options.rehearse * batch.rehearsal.divergence(model, step, workers)
         for drift, turn in zip(drifts, turns, strict=True):
             loss = loss + options.preserve * drift.preserved(turn) / workers.count
             loss = loss + options.history * drift.forgotten(turn) / workers.count
