@@ -3,7 +3,9 @@
 `python -m benchmarks.worldly.records --model DIR --data DIR --out FOLDER` writes for the splits dev
 and test `counterfact_SPLIT.json` (CounterFact's own records, `source: counterfact`) and
 `pararel_SPLIT.json` (made from ParaRel about other subjects, `source: pararel`), and
-`retention.json`, prompts and targets about subjects that no record edits. What a record wants
+`retention.json`, prompts and targets about subjects that no record edits. `SOURCE_SPLIT.txt` are
+sentences that the model was taught about subjects that those records and prompts do not mention: a
+text to preserve. What a record wants
 rewritten is known to the model: the true object is the argmax in the wording of the request.
 Neighbours of CounterFact's that it does not know are replaced, as `neighborhood_sources` says.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, islice
 from pathlib import Path
@@ -137,6 +139,20 @@ def make_records(
     return files
 
 
+def preserved(world: World, asked: Sequence[Mapping[str, Any]]) -> str:
+    """Return what training says of subjects that stand nowhere in `asked`, line by line."""
+    mentioned = json.dumps(asked, ensure_ascii=False)
+    sentences = [
+        world.sentence(fact, wording)
+        for subject, facts in world.by_subject.items()
+        if subject not in mentioned
+        for fact in facts
+        for wording in world.trained_wordings(fact)
+    ]
+    random.Random("preserved").shuffle(sentences)
+    return "\n\n".join(sentences) + "\n"
+
+
 def main() -> None:
     """Read the options, ask the model and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -148,12 +164,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model, tokenizer = load(args.model)
-    files = make_records(model, tokenizer, world_of(args.data, args.preset), args.data)
+    world = world_of(args.data, args.preset)
+    files = make_records(model, tokenizer, world, args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         path: Path = args.out / f"{name}.json"
         path.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", "utf-8")
         print(f"{path}: {len(rows)}")
+        if name != "retention":
+            text = preserved(world, [*rows, *files["retention"]])
+            path.with_suffix(".txt").write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +71,24 @@ def _start_token(model: PreTrainedModel, tokenizer: Any) -> int:
 def file_corpus(path: Path, tokenizer: Any, *, rows: int, length: int) -> Tensor:
     """Cut the text of `path` into at most `rows` windows of `length` tokens, (rows, length).
 
-    Raises FactsError when the file holds less than one window.
+    Blank lines part documents, which are read as the tokenizer opens a text. With enough of them a
+    window begins where a document does, for an edit has to keep what stands first in a text, too;
+    else windows are spread evenly. Raises FactsError when the file holds less than one window.
     """
-    ids = tokenizer(path.read_text("utf-8"), return_attention_mask=False)["input_ids"]
+    documents = re.split(r"\s*\n\s*\n\s*", path.read_text("utf-8").strip())
+    encoded = tokenizer(documents, return_attention_mask=False)["input_ids"]
+    ids = list(chain.from_iterable(encoded))
     count = min(rows, len(ids) // length)
     if count == 0:
         raise FactsError(
             f"{path.name} has {len(ids)} tokens, fewer than one window of {length}",
             hint="give a longer text with --corpus, or leave it out to use the base's own text",
         )
-    stride = len(ids) // count
-    return torch.tensor([ids[i * stride : i * stride + length] for i in range(count)])
+    begun = [at for at in accumulate(map(len, encoded), initial=0) if at + length <= len(ids)]
+    if len(begun) < count:
+        begun = list(range(len(ids) - length + 1))
+    return torch.tensor([ids[at : at + length] for at in _spread(begun, count)])
+
+
+def _spread(places: Sequence[int], count: int) -> list[int]:
+    return [places[index * len(places) // count] for index in range(count)]

@@ -145,6 +145,16 @@ def test_records_follow_the_schema_and_name_their_source(
     assert not any(s in row["prompt"] for row in files["retention"] for s in subjects)
 
 
+def test_the_text_to_preserve_is_about_nobody_who_is_asked_for() -> None:
+    world = toy.world()
+    asked = [*counterfact()[:3], {"prompt": world.prompt(world.facts[-1], 0), "target": "x"}]
+    text, mentioned = made.preserved(world, asked), str(asked)
+    told = {fact.subject for fact in world.facts if fact.subject in text}
+    assert told == {fact.subject for fact in world.facts if fact.subject not in mentioned}
+    assert 0 < len(told) < len(world.by_subject)
+    assert text == made.preserved(world, asked)
+
+
 def test_unknown_neighbors_are_replaced_by_taught_ones() -> None:
     recorder, fact = Recorder(toy.world()), toy.world().facts[0]
     record = recorder.record(0, fact) | {"neighborhood_prompts": ["a", "b", "c", "d"]}

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from patchkit.editing.capture import capture, module_of, weight_of
 from patchkit.editing.contexts import prefixes
-from patchkit.editing.corpus import self_corpus
+from patchkit.editing.corpus import file_corpus, self_corpus
 from patchkit.editing.layers import choose_layers
 from patchkit.editing.protect import Protection
 from patchkit.editing.recipe import Recipe, read_recipe, recipe_from
 from patchkit.editing.rows import alike, build_rows
 from patchkit.editing.statistics import gather
-from patchkit.errors import RecipeError
+from patchkit.errors import FactsError, RecipeError
 from patchkit.facts.fact import Fact
 from patchkit.tensors.digests import canonical_json
 from patchkit.tensors.layout import sites
@@ -42,6 +42,34 @@ def test_sampling_follows_the_models_own_distribution() -> None:
     found = torch.bincount(text[:, 1], minlength=320) / len(text)
     expected = model(input_ids=text[:1, :1]).logits[0, -1].softmax(-1)
     assert float((found - expected).abs().max()) < 0.03
+
+
+def test_windows_of_a_text_begin_where_documents_do(tmp_path: Path) -> None:
+    tokenizer, path = tiny_tokenizer(), tmp_path / "text.txt"
+    documents = [f"The capital of place {number} is Rome." for number in range(20)]
+    path.write_text(" \n\t\n\n".join(documents) + "\n\n", "utf-8")
+    found = file_corpus(path, tokenizer, rows=8, length=4)
+    firsts = [tuple(tokenizer(text)["input_ids"][:4]) for text in documents]
+    assert found.shape == (8, 4)
+    assert {tuple(row) for row in found.tolist()} <= set(firsts)
+    every = file_corpus(path, tokenizer, rows=1000, length=4)
+    assert len(every) == sum(len(tokenizer(text)["input_ids"]) for text in documents) // 4
+
+
+def test_a_text_of_one_document_is_cut_evenly(tmp_path: Path) -> None:
+    tokenizer, path = tiny_tokenizer(), tmp_path / "text.txt"
+    path.write_text(("The capital of Italy is Rome. " * 30).strip(), "utf-8")
+    ids = tokenizer(path.read_text("utf-8"))["input_ids"]
+    found = file_corpus(path, tokenizer, rows=5, length=7)
+    places = [index * (len(ids) - 6) // 5 for index in range(5)]
+    assert found.tolist() == [ids[at : at + 7] for at in places]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "Rome"])
+def test_a_text_shorter_than_a_window_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(text, "utf-8")
+    with pytest.raises(FactsError, match="fewer than one window of 64"):
+        file_corpus(tmp_path / "text.txt", tiny_tokenizer(), rows=5, length=64)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

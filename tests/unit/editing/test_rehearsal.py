@@ -61,7 +61,7 @@ def test_an_unedited_model_does_not_diverge(architecture: str) -> None:
 
 
 def test_every_row_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(rehearsal, "_TOKENS_AT_ONCE", 2 * TEXT.shape[1] + 1)
     model = tiny("llama3")
     kept = rehearse(model, TEXT)
     single = [rehearse(model, row[None]) for row in TEXT]
