@@ -147,7 +147,7 @@ def test_records_follow_the_schema_and_name_their_source(
 
 def test_the_text_to_preserve_is_about_nobody_who_is_asked_for() -> None:
     world = toy.world()
-    asked = [*counterfact()[:3], {"prompt": world.prompt(world.facts[-1], 0), "target": "x"}]
+    asked = [{"prompt": world.prompt(world.facts[i], 0), "target": "x"} for i in (0, -1)]
     text, mentioned = made.preserved(world, asked), str(asked)
     told = {fact.subject for fact in world.facts if fact.subject in text}
     assert told == {fact.subject for fact in world.facts if fact.subject not in mentioned}
