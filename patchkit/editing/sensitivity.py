@@ -26,7 +26,7 @@ from patchkit.events import SILENT, Progress, phase
 from patchkit.parallel import ALONE, Workers
 from patchkit.tensors.layout import Site
 
-_ROWS_AT_ONCE = 16
+_TOKENS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,11 +64,11 @@ def gather_sensitivity(
 
     Each of `workers` runs its share of the rows. The model's weights take no gradients.
     """
-    device = model.device
+    device, at_once = model.device, max(1, _TOKENS_AT_ONCE // corpus.shape[1])
     keys = {site.layer: torch.zeros(site.d_in, site.d_in, device=device) for site in sites}
     values = {site.layer: torch.zeros(site.d_out, site.d_out, device=device) for site in sites}
     with phase(progress, "measuring sensitivity", len(corpus), "texts") as advance:
-        for rows in workers.share(torch.split(corpus, _ROWS_AT_ONCE)):
+        for rows in workers.share(torch.split(corpus, at_once)):
             for layer, flow in _slopes(model, rows.to(device), sites).items():
                 weights = flow.values.square().sum(1, keepdim=True)  # (b t, 1)
                 keys[layer] += (flow.keys * weights).T @ flow.keys
