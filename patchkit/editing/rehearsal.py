@@ -3,7 +3,9 @@
 Second moments say how far a matrix's outputs move, not which movements change a prediction. Here
 the predictions themselves are kept: for every token of a text those that the base finds likeliest,
 and the divergence of the edited model's from them is a price of the edit (rehearsal, as continual
-learning calls it; Robins 1995, https://doi.org/10.1080/09540099550039318).
+learning calls it; Robins 1995, https://doi.org/10.1080/09540099550039318). A token counts for as
+much as the base is sure of what follows: knowledge is where it is, and elsewhere, as in the middle
+of a name, a sample of tokens says little but noise.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Rehearsal:
     def divergence(self, model: PreTrainedModel, step: int, workers: Workers = ALONE) -> Tensor:
         """Return the mean KL(base ‖ model) in nats per token over the rows whose turn it is.
 
-        All tokens but the k likeliest count as one, which can only lower it. With several
+        Tokens are weighed by the chance Σ p² that two draws of the base agree on what follows. All
+        but the k likeliest count as one, which can only lower the divergence. With several
         processes, this one's share of it: the sum over all processes is the mean.
         """
         count = min(_rows_at_once(self.ids), len(self.ids))
@@ -44,14 +47,14 @@ class Rehearsal:
         mine = workers.share(turn)
         if not mine:
             return torch.zeros((), device=model.device)
-        chosen = torch.tensor(mine)
-        old = self.logprobs[chosen].to(model.device)
-        new = _logprobs(model, self.ids[chosen]).gather(
-            -1, self.likeliest[chosen].to(model.device).long()
-        )
+        chosen, device = torch.tensor(mine), model.device
+        old, tokens = self.logprobs[chosen].to(device), self.likeliest[chosen].to(device)
+        new = _logprobs(model, self.ids[chosen]).gather(-1, tokens.long())
         gap = (old.exp() * (old - new)).sum(-1)  # (b, t − 1)
         rest, now = _remaining(old), _remaining(new)
-        return (gap + rest * (rest / now).log()).mean() * (len(mine) / count)
+        gap = gap + rest * (rest / now).log()
+        every = _sureness(self.logprobs[torch.tensor(turn)]).sum().to(device)
+        return (_sureness(old) * gap).sum() / every
 
 
 @torch.no_grad()
@@ -81,3 +84,8 @@ def _logprobs(model: PreTrainedModel, ids: Tensor) -> Tensor:
 def _remaining(logprobs: Tensor) -> Tensor:
     """Return the probability (…) of all tokens that are not among these (…, k)."""
     return (1 - logprobs.exp().sum(-1)).clamp_min(_LEAST)
+
+
+def _sureness(logprobs: Tensor) -> Tensor:
+    """Return Σ p² (…) over the likeliest tokens (…, k)."""
+    return (2 * logprobs).exp().sum(-1)

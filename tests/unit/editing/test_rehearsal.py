@@ -31,14 +31,16 @@ def moved(model: Any, by: float = 0.3) -> Any:
 
 @torch.no_grad()
 def literal(old: Tensor, new: Tensor, k: int) -> float:
-    """KL token by token, all but the k tokens that are likeliest in `old` taken for one."""
-    found = []
+    """KL by token, all but the k likeliest taken for one, weighed by how sure `old` is of those."""
+    total, weights = 0.0, 0.0
     for p, q in zip(old.softmax(-1).double(), new.softmax(-1).double(), strict=True):
         top = p.argsort(descending=True)[:k]
         one = torch.cat([p[top], (1 - p[top].sum())[None]])
         two = torch.cat([q[top], (1 - q[top].sum())[None]])
-        found.append(float((one * (one / two).log()).sum()))
-    return sum(found) / len(found)
+        sure = float(p[top].square().sum())
+        total += sure * float((one * (one / two).log()).sum())
+        weights += sure
+    return total / weights
 
 
 @pytest.mark.parametrize("architecture", ["llama3", "gpt2"])
@@ -68,8 +70,10 @@ def test_every_row_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     moved(model)
     with torch.no_grad():
         by_row = [float(one.divergence(model, step=0)) for one in single]
+        sure = [float((2 * one.logprobs).exp().sum()) for one in single]
         for step, (one, two) in enumerate([(0, 1), (2, 3), (4, 0), (1, 2), (3, 4), (0, 1)]):
-            expected = (by_row[one] + by_row[two]) / 2
+            weighed = sure[one] * by_row[one] + sure[two] * by_row[two]
+            expected = weighed / (sure[one] + sure[two])
             assert float(kept.divergence(model, step)) == pytest.approx(expected, rel=1e-5)
 
 
