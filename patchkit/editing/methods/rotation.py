@@ -56,7 +56,7 @@ class Options:
     careful. `preserve` λ and `history` p are prices in nats, `rehearse` ρ of one nat per token by
     which predictions on preserved text diverge from the base's; `floor` is the loss below which a
     fact stops asking. `strong` offers landing directions of the highest gain as well, whatever they
-    cost: for a model whose facts a rotation can hardly reach.
+    cost: for a model with values much longer than its keys.
     """
 
     steps: int = 50
