@@ -140,7 +140,7 @@ def make_records(
 
 
 def preserved(world: World, asked: Sequence[Mapping[str, Any]]) -> str:
-    """Return what training says of subjects that stand nowhere in `asked`, line by line."""
+    """Return what training says of subjects that stand nowhere in `asked`, blank lines between."""
     mentioned = json.dumps(asked, ensure_ascii=False)
     sentences = [
         world.sentence(fact, wording)
