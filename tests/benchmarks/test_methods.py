@@ -42,9 +42,13 @@ def test_every_method_is_tuned_with_one_budget(testbed: str, budget: int) -> Non
 def test_worldly_has_all_methods_and_records_that_are_labelled() -> None:
     found = list(runs(read_plan(RECIPES / "worldly.toml")))
     assert {run.recipe.method for run in found if run.testbed.name == "worldly"} == set(METHODS)
-    made = {run.label for run in found if run.testbed.name != "worldly"}
-    assert len(made) == 4
-    assert all(label.endswith("(ParaRel)") for label in made)
+    for name, mark in (
+        ("worldly, made from ParaRel", "(ParaRel)"),
+        ("worldly, with a text", "(text)"),
+    ):
+        labels = {run.label for run in found if run.testbed.name == name}
+        assert len(labels) == 4
+        assert all(label.endswith(mark) for label in labels)
 
 
 def test_the_best_setting_is_that_with_the_highest_score() -> None:
