@@ -281,7 +281,7 @@ def test_sums_of_low_rank_become_one_of_the_least_rank(counts: list[int], seed: 
 
 def test_dense_sums_become_one() -> None:
     parts = [AdditiveDense(random(D_OUT, D_IN, seed=seed)) for seed in range(3)]
-    (one,) = merged(parts)
+    (one,) = merged(parts, torch.zeros(D_OUT, D_IN))
     assert isinstance(one, AdditiveDense)
     torch.testing.assert_close(one.d, parts[0].d + parts[1].d + parts[2].d, **CLOSE)
 
