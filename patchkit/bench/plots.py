@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,10 +35,17 @@ def plots(rows: Sequence[Row]) -> dict[str, bytes]:
         title = f"{testbed}, batches of {batch}"
         panels = {"metrics": dict(zip(SHARES, SHARES, strict=True)), "spectra": _SPECTRA}
         for kind, shown in panels.items():
-            made[f"{testbed}-{batch}-{kind}.png"] = _curves(figure_class, group, shown, title)
+            made[f"{_stem(testbed)}-{batch}-{kind}.png"] = _curves(
+                figure_class, group, shown, title
+            )
         if any(entry.angles for entry in group):
-            made[f"{testbed}-{batch}-angles.png"] = _angles(figure_class, group, title)
+            made[f"{_stem(testbed)}-{batch}-angles.png"] = _angles(figure_class, group, title)
     return made
+
+
+def _stem(testbed: str) -> str:
+    """Return what is left of a name in that of a file that pages can link to."""
+    return re.sub(r"[^\w.-]+", "-", testbed)
 
 
 def _figure_class() -> Any:
