@@ -32,14 +32,12 @@ def plots(rows: Sequence[Row]) -> dict[str, bytes]:
         groups.setdefault((entry.testbed, entry.batch), []).append(entry)
     made: dict[str, bytes] = {}
     for (testbed, batch), group in groups.items():
-        title = f"{testbed}, batches of {batch}"
+        title, stem = f"{testbed}, batches of {batch}", f"{_stem(testbed)}-{batch}"
         panels = {"metrics": dict(zip(SHARES, SHARES, strict=True)), "spectra": _SPECTRA}
         for kind, shown in panels.items():
-            made[f"{_stem(testbed)}-{batch}-{kind}.png"] = _curves(
-                figure_class, group, shown, title
-            )
+            made[f"{stem}-{kind}.png"] = _curves(figure_class, group, shown, title)
         if any(entry.angles for entry in group):
-            made[f"{_stem(testbed)}-{batch}-angles.png"] = _angles(figure_class, group, title)
+            made[f"{stem}-angles.png"] = _angles(figure_class, group, title)
     return made
 
 

@@ -84,11 +84,14 @@ def file_corpus(path: Path, tokenizer: Any, *, rows: int, length: int) -> Tensor
             f"{path.name} has {len(ids)} tokens, fewer than one window of {length}",
             hint="give a longer text with --corpus, or leave it out to use the base's own text",
         )
-    begun = [at for at in accumulate(map(len, encoded), initial=0) if at + length <= len(ids)]
-    if len(begun) < count:
-        begun = list(range(len(ids) - length + 1))
-    return torch.tensor([ids[at : at + length] for at in _spread(begun, count)])
+    last = len(ids) - length
+    places: Sequence[int] = [at for at in accumulate(map(len, encoded), initial=0) if at <= last]
+    if len(places) < count:
+        places = range(last + 1)
+    chosen = [places[index * len(places) // count] for index in range(count)]
+    return torch.tensor([ids[at : at + length] for at in chosen])
 
 
-def _spread(places: Sequence[int], count: int) -> list[int]:
-    return [places[index * len(places) // count] for index in range(count)]
+def rows_at_once(ids: Tensor, tokens: int) -> int:
+    """Return how many rows of `ids` (n, t) have about so many tokens, at least one."""
+    return max(1, tokens // ids.shape[1])

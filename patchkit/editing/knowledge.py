@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,16 +87,14 @@ def preserved_text(
         told_apart = {"text": sources.corpus.name, "tokens": vocabulary_digest(tokenizer)}
     shelf = sources.shelf(model)
     entry = None if shelf is None else shelf.entry("text", **size, **told_apart)
-    found = None if entry is None else entry.load()
-    if found is not None:
-        return found["ids"]
-    if sources.corpus is None:
-        ids = self_corpus(model, tokenizer, **size, seed=recipe.seed, progress=progress).cpu()
-    else:
-        ids = dataset_corpus(sources.corpus, tokenizer, **size, progress=progress)
-    if entry is not None:
-        entry.save({"ids": ids})
-    return ids
+
+    def made() -> dict[str, Tensor]:
+        if isinstance(sources.corpus, DatasetText):
+            return {"ids": dataset_corpus(sources.corpus, tokenizer, **size, progress=progress)}
+        ids = self_corpus(model, tokenizer, **size, seed=recipe.seed, progress=progress)
+        return {"ids": ids.cpu()}
+
+    return _once(entry, made)["ids"]
 
 
 def preserved_statistics(
@@ -159,13 +157,22 @@ def preserved_predictions(
     """Return what the base predicts of `text` (n, t), the cached predictions where there are."""
     shelf = sources.shelf(model)
     entry = None if shelf is None else shelf.entry("predictions", text=tokens_digest(text))
+
+    def made() -> dict[str, Tensor]:
+        read = rehearse(model, text, progress)
+        return {"likeliest": read.likeliest, "logprobs": read.logprobs}
+
+    return Rehearsal(text.cpu(), **_once(entry, made))
+
+
+def _once(entry: Entry | None, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return what `entry` keeps, made and kept now where there is nothing readable."""
     found = None if entry is None else entry.load()
-    if found is not None:
-        return Rehearsal(text.cpu(), found["likeliest"], found["logprobs"])
-    made = rehearse(model, text, progress)
-    if entry is not None:
-        entry.save({"likeliest": made.likeliest, "logprobs": made.logprobs})
-    return made
+    if found is None:
+        found = make()
+        if entry is not None:
+            entry.save(found)
+    return found
 
 
 def _sensitivity(

@@ -34,24 +34,21 @@ def merged(factors: Sequence[Factor], weight: Tensor) -> tuple[Factor, ...]:
     return tuple(done)
 
 
-def bounded(factors: Sequence[Factor], weight: Tensor) -> tuple[Factor, ...]:
-    """Return `factors`, merged where their ranks add up to more than twice what one could need.
+def crowded(factors: Sequence[Factor], d_out: int, d_in: int) -> bool:
+    """Return whether the ranks of `factors` add up to more than twice what one could need.
 
-    What is merged needs at most half of that again, so a long sequence merges once in a while, its
-    memory stays within that bound and a factor's cost is shared by many batches.
+    What is merged then needs at most half of that again, so a long sequence merges once in a while,
+    its memory stays within that bound and a factor's cost is shared by many batches.
     """
     total: dict[tuple[object, int], int] = {}
     for factor in factors:
-        kind = getattr(factor, "side", None), _needed(factor, weight)
+        kind = getattr(factor, "side", None), _needed(factor, d_out, d_in)
         total[kind] = total.get(kind, 0) + factor.rank
-    if all(rank <= 2 * needed for (_, needed), rank in total.items()):
-        return tuple(factors)
-    return merged(factors, weight)
+    return any(rank > 2 * needed for (_, needed), rank in total.items())
 
 
-def _needed(factor: Factor, weight: Tensor) -> int:
+def _needed(factor: Factor, d_out: int, d_in: int) -> int:
     """Return the rank that one factor of this kind needs for any number of them."""
-    d_out, d_in = weight.shape
     if isinstance(factor, Rotation):
         return planes_needed(d_out, d_in, factor.size)
     return factor.rank if isinstance(factor, RotationBlocks) else min(d_out, d_in)
@@ -69,7 +66,7 @@ def _one(group: Sequence[Factor], before: Sequence[Factor], weight: Tensor) -> F
 
 
 def _one_rotation(group: Sequence[Rotation], before: Sequence[Factor], weight: Tensor) -> Rotation:
-    if sum(rotation.rank for rotation in group) <= _needed(group[0], weight):
+    if sum(rotation.rank for rotation in group) <= _needed(group[0], *weight.shape):
         return merge(group, dtype=torch.float64)
     return minimal(group, dense(weight.double(), before, "linear"))
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from patchkit.editing.corpus import rows_at_once
 from patchkit.events import SILENT, Progress, phase
 from patchkit.parallel import ALONE, Workers
 
@@ -42,7 +43,7 @@ class Rehearsal:
         but the k likeliest count as one, which can only lower the divergence. With several
         processes, this one's share of it: the sum over all processes is the mean.
         """
-        count = min(_rows_at_once(self.ids), len(self.ids))
+        count = min(rows_at_once(self.ids, _TOKENS_AT_ONCE), len(self.ids))
         turn = [(step * count + index) % len(self.ids) for index in range(count)]
         mine = workers.share(turn)
         if not mine:
@@ -62,17 +63,13 @@ def rehearse(model: PreTrainedModel, ids: Tensor, progress: Progress = SILENT) -
     """Read the rows `ids` (n, t) once and keep what `model` predicts."""
     found: list[tuple[Tensor, Tensor]] = []
     with phase(progress, "reading preserved text", len(ids), "texts") as advance:
-        for rows in torch.split(ids, _rows_at_once(ids)):
+        for rows in torch.split(ids, rows_at_once(ids, _TOKENS_AT_ONCE)):
             logprobs = _logprobs(model, rows)
             values, tokens = logprobs.topk(min(_LIKELIEST, logprobs.shape[-1]), dim=-1)
             found.append((tokens.int().cpu(), values.cpu()))
             advance(len(rows))
     tokens, values = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Rehearsal(ids.cpu(), tokens, values)
-
-
-def _rows_at_once(ids: Tensor) -> int:
-    return max(1, _TOKENS_AT_ONCE // ids.shape[1])
 
 
 def _logprobs(model: PreTrainedModel, ids: Tensor) -> Tensor:

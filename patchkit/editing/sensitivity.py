@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from patchkit.editing.capture import Flow, module_of
+from patchkit.editing.corpus import rows_at_once
 from patchkit.editing.statistics import Statistics
 from patchkit.events import SILENT, Progress, phase
 from patchkit.parallel import ALONE, Workers
@@ -64,9 +65,10 @@ def gather_sensitivity(
 
     Each of `workers` runs its share of the rows. The model's weights take no gradients.
     """
-    device, at_once = model.device, max(1, _TOKENS_AT_ONCE // corpus.shape[1])
+    device = model.device
     keys = {site.layer: torch.zeros(site.d_in, site.d_in, device=device) for site in sites}
     values = {site.layer: torch.zeros(site.d_out, site.d_out, device=device) for site in sites}
+    at_once = rows_at_once(corpus, _TOKENS_AT_ONCE)
     with phase(progress, "measuring sensitivity", len(corpus), "texts") as advance:
         for rows in workers.share(torch.split(corpus, at_once)):
             for layer, flow in _slopes(model, rows.to(device), sites).items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from patchkit.editing.capture import module_of, weight_of
-from patchkit.editing.merging import bounded
+from patchkit.editing.merging import crowded, merged
 from patchkit.editing.protect import Guard
 from patchkit.editing.statistics import Statistics
 from patchkit.factors.action import Factor, dense
@@ -72,8 +72,9 @@ class SiteState:
 
     def bounded(self) -> SiteState:
         """Return a state that does the same, with factors that do not grow with the batches."""
-        fewer = bounded(self.factors, self.ground)
-        return self if len(fewer) == len(self.factors) else self.with_factors(fewer)
+        if not crowded(self.factors, self.site.d_out, self.site.d_in):
+            return self
+        return self.with_factors(merged(self.factors, self.ground))
 
     def carrying(self, factors: Sequence[Factor]) -> SiteState:
         """Return the state on top of earlier patches' `factors`, before anything of this edit."""

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from patchkit.base import load_model, load_tokenizer
 from patchkit.editing.recipe import Recipe
 from patchkit.facts.fact import Fact
@@ -21,6 +23,19 @@ QUICK = Recipe(
     corpus_rows=16,
     corpus_length=12,
 )
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> list[int]:
+    """A list that grows by one with every call of the function `name` of the module `place`."""
+    calls: list[int] = []
+    function = getattr(place, name)
+
+    def counting(*given: Any, **more: Any) -> Any:
+        calls.append(1)
+        return function(*given, **more)
+
+    monkeypatch.setattr(place, name, counting)
+    return calls
 
 
 def tuned(recipe: Recipe, **options: object) -> Recipe:

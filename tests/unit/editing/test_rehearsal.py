@@ -14,7 +14,7 @@ from patchkit.editing.rehearsal import rehearse
 from patchkit.errors import RecipeError
 from patchkit.live import applied
 from patchkit.parallel import Workers
-from tests.unit.editing.samples import FACTS, QUICK, loaded, tuned
+from tests.unit.editing.samples import FACTS, QUICK, counted, loaded, tuned
 from tests.unit.models.factory import ARCHITECTURES, tiny
 
 TEXT = torch.randint(0, 300, (5, 7), generator=torch.Generator().manual_seed(0))
@@ -104,13 +104,7 @@ def test_the_base_reads_once_and_only_if_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer, checkpoint = loaded(tmp_path / "base")
-    read: list[int] = []
-
-    def counted(*given: Any, **more: Any) -> Any:
-        read.append(1)
-        return rehearse(*given, **more)
-
-    monkeypatch.setattr(knowledge, "rehearse", counted)
+    read = counted(monkeypatch, knowledge, "rehearse")
     kept = {"checkpoint": checkpoint, "cache_dir": tmp_path / "cache"}
     edit(model, tokenizer, FACTS, recipe=tuned(QUICK, rehearse=0.0), **kept)
     assert read == []

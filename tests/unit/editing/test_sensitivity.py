@@ -14,7 +14,7 @@ from patchkit.editing.sensitivity import Sensitivity, gather_sensitivity
 from patchkit.editing.statistics import Statistics, gather
 from patchkit.errors import RecipeError
 from patchkit.tensors.layout import Site, sites
-from tests.unit.editing.samples import FACTS, QUICK, loaded
+from tests.unit.editing.samples import FACTS, QUICK, counted, loaded
 from tests.unit.models.factory import ARCHITECTURES, tiny
 
 TEXT = torch.randint(0, 300, (3, 5), generator=torch.Generator().manual_seed(0))
@@ -85,13 +85,7 @@ def test_a_share_mixes_both_moments_and_keeps_the_energy() -> None:
 def test_an_edit_takes_it_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer, checkpoint = loaded(tmp_path / "base")
     recipe = replace(QUICK, sensitivity=0.9)
-    made: list[int] = []
-
-    def counted(*given: Any, **more: Any) -> Any:
-        made.append(1)
-        return gather_sensitivity(*given, **more)
-
-    monkeypatch.setattr(knowledge, "gather_sensitivity", counted)
+    made = counted(monkeypatch, knowledge, "gather_sensitivity")
     kept = {"checkpoint": checkpoint, "cache_dir": tmp_path / "cache"}
     first = edit(model, tokenizer, FACTS, recipe=recipe, **kept)
     second = edit(model, tokenizer, FACTS, recipe=recipe, **kept)
