@@ -73,9 +73,10 @@ def file_corpus(path: Path, tokenizer: Any, *, rows: int, length: int) -> Tensor
 
     Blank lines part documents, which are read as the tokenizer opens a text. With enough of them a
     window begins where a document does, for an edit has to keep what stands first in a text, too;
-    else windows are spread evenly. Raises FactsError when the file holds less than one window.
+    else windows are spread evenly. Raises FactsError when the file is not UTF-8, or holds less than
+    one window.
     """
-    documents = re.split(r"\s*\n\s*\n\s*", path.read_text("utf-8").strip())
+    documents = re.split(r"\s*\n\s*\n\s*", _text_of(path).strip())
     encoded = tokenizer(documents, return_attention_mask=False)["input_ids"]
     ids = list(chain.from_iterable(encoded))
     count = min(rows, len(ids) // length)
@@ -90,6 +91,16 @@ def file_corpus(path: Path, tokenizer: Any, *, rows: int, length: int) -> Tensor
         places = range(last + 1)
     chosen = [places[index * len(places) // count] for index in range(count)]
     return torch.tensor([ids[at : at + length] for at in chosen])
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise FactsError(
+            f"{path.name} is not UTF-8: {error.reason} at byte {error.start + 1}",
+            hint=f"iconv -t UTF-8 {path.name} > text.utf8.txt",
+        ) from None
 
 
 def rows_at_once(ids: Tensor, tokens: int) -> int:

@@ -72,6 +72,12 @@ def test_a_text_shorter_than_a_window_is_refused(text: str, tmp_path: Path) -> N
         file_corpus(tmp_path / "text.txt", tiny_tokenizer(), rows=5, length=64)
 
 
+def test_a_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_bytes("Brasília. ".encode("latin-1") * 40)
+    with pytest.raises(FactsError, match=r"text\.txt is not UTF-8: .* at byte 5"):
+        file_corpus(tmp_path / "text.txt", tiny_tokenizer(), rows=5, length=8)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_captured_is_what_the_matrix_saw(architecture: str) -> None:
     model, tokenizer = tiny(architecture), tiny_tokenizer()
