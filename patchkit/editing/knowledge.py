@@ -24,6 +24,8 @@ from patchkit.tensors.checkpoint import Checkpoint
 from patchkit.tensors.digests import bytes_digest
 from patchkit.tensors.layout import Site
 
+_PREDICTED = ("row", "position", "likeliest", "logprobs")
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -156,11 +158,11 @@ def preserved_predictions(
 ) -> Rehearsal:
     """Return what the base predicts of `text` (n, t), the cached predictions where there are."""
     shelf = sources.shelf(model)
-    entry = None if shelf is None else shelf.entry("predictions", text=tokens_digest(text))
+    entry = None if shelf is None else shelf.entry("surest", text=tokens_digest(text))
 
     def made() -> dict[str, Tensor]:
         read = rehearse(model, text, progress)
-        return {"likeliest": read.likeliest, "logprobs": read.logprobs}
+        return {name: getattr(read, name) for name in _PREDICTED}
 
     return Rehearsal(text.cpu(), **_once(entry, made))
 
