@@ -22,8 +22,9 @@ class Batch:
 
     `anchors` has one row for each fact, "SUBJECT is a", at whose subject the published methods keep
     the next-token distribution in place (Meng et al., https://arxiv.org/abs/2202.05262, §3.1).
-    `rehearsal` is preserved text for methods that rehearse it. `workers` are the processes that
-    write the batch together, all facts known to each.
+    `rehearsal` is preserved text, and `earlier` are facts written before, in every context, for
+    methods that go through them again. `workers` are the processes that write the batch together,
+    all facts known to each.
     """
 
     facts: tuple[Fact, ...]
@@ -31,6 +32,7 @@ class Batch:
     anchors: Rows
     workers: Workers = ALONE
     rehearsal: Rehearsal | None = None
+    earlier: tuple[Rows, ...] = ()
 
     @classmethod
     def of(
@@ -41,11 +43,15 @@ class Batch:
         device: torch.device,
         workers: Workers = ALONE,
         rehearsal: Rehearsal | None = None,
+        earlier: Sequence[Fact] = (),
     ) -> Batch:
         """Tokenise `facts` behind each of `contexts`, the first of which is empty."""
-        rows = tuple(build_rows(tokenizer, facts, text, device) for text in contexts)
+        rows, before = (
+            tuple(build_rows(tokenizer, some, text, device) for text in contexts if some)
+            for some in (facts, earlier)
+        )
         anchors = plain_rows(tokenizer, facts, _ANCHOR, device)
-        return cls(tuple(facts), rows, anchors, workers, rehearsal)
+        return cls(tuple(facts), rows, anchors, workers, rehearsal, before)
 
     @property
     def count(self) -> int:
@@ -70,4 +76,5 @@ class Batch:
             anchors=self.anchors.only(index),
             workers=self.workers,
             rehearsal=self.rehearsal,
+            earlier=self.earlier,
         )

@@ -277,8 +277,9 @@ def _rewrite(
     rows = [row for row, fact in enumerate(history) if fact in taken]
     states = {layer: state.forget(rows) for layer, state in states.items()}
     facts = Batch.of(
-        job.tokenizer, batch, behind.contexts, job.model.device, job.workers, behind.rehearsal
-    )
+        job.tokenizer, batch, behind.contexts, job.model.device, job.workers, behind.rehearsal,
+        _without(history, batch) if getattr(job.recipe.options, "recall", 0) else (),
+    )  # fmt: skip
     method = find_method(job.recipe.method)
     states = method.solve(job.model, states, facts, job.recipe.options, finished)
     install(job.model, states)

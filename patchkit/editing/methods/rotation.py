@@ -15,7 +15,7 @@ and the divergence over the next tokens of preserved text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from patchkit.editing.asking import Asked
 from patchkit.editing.batch import Batch
 from patchkit.editing.capture import module_of
 from patchkit.editing.confinement import Confinement, directions
 from patchkit.editing.methods import Finished
-from patchkit.editing.replay import Replay, replay_subjects
 from patchkit.editing.rotor import Rotor, Turn
-from patchkit.editing.rows import Rows, alike, keys_in_contexts, mean_key
+from patchkit.editing.rows import keys_in_contexts, mean_key
 from patchkit.editing.settings import above, at_least
 from patchkit.editing.state import SiteState
 from patchkit.editing.statistics import Statistics
@@ -67,12 +67,13 @@ class Options:
     floor: float = 0.1
     rehearse: float = 0.0
     strong: bool = False
+    recall: int = 100
 
     def __post_init__(self) -> None:
         """RecipeError on a value that no edit could use."""
         at_least(self, 1, "steps")
         above(self, 0, "rate", "softness")
-        at_least(self, 0, "preserve", "history", "floor", "rehearse")
+        at_least(self, 0, "preserve", "history", "floor", "rehearse", "recall")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,10 +141,30 @@ def solve(
         layer: _rotor(state, mean_key(keys[layer]), options) for layer, state in states.items()
     }
     _descend(model, states, rotors, batch, options, finished)
+    written = _keys_behind(model, states, rotors, batch, keys)
     return {
-        layer: states[layer].changed(_factor(rotor)).remember(keys[layer])
+        layer: states[layer].changed(_factor(rotor)).remember(written[layer])
         for layer, rotor in rotors.items()
     }
+
+
+def _keys_behind(
+    model: PreTrainedModel,
+    states: Mapping[int, SiteState],
+    rotors: Mapping[int, Rotor],
+    batch: Batch,
+    keys: Mapping[int, Tensor],
+) -> Mapping[int, Tensor]:
+    """Return the facts' keys (n, c, d_in) by layer as they are once `rotors` have turned.
+
+    The first matrix sees the same `keys` as before, deeper ones what it now says of the subject.
+    """
+    if len(states) == 1:
+        return keys
+    with torch.no_grad(), ExitStack() as acting:
+        for layer, rotor in rotors.items():
+            acting.enter_context(rotor.acting(module_of(model, states[layer].site)))
+        return keys_in_contexts(model, [state.site for state in states.values()], batch.contexts)
 
 
 def _descend(
@@ -160,8 +181,7 @@ def _descend(
     outputs keeps them there.
     """
     workers = batch.workers
-    mine = workers.share(range(batch.count))
-    contexts = [_Context.of(model, rows.only(mine), min(states)) for rows in batch.contexts]
+    asked = _asked(model, batch, min(states), options)
     drifts = [_Drift.of(rotor, states[layer]) for layer, rotor in rotors.items()]
     landing = [rotor.landing for rotor in rotors.values()]
     optimizer = torch.optim.Adam(landing)
@@ -172,7 +192,7 @@ def _descend(
                 acting.enter_context(rotor.acting(module_of(model, states[layer].site)))
                 for layer, rotor in rotors.items()
             ]
-            loss = _wanted(contexts, step, options.floor)
+            loss = torch.stack([facts.loss(step, options.floor) for facts in asked]).sum()
             if batch.rehearsal is not None:
                 loss = loss + options.rehearse * batch.rehearsal.divergence(model, step, workers)
         for drift, turn in zip(drifts, turns, strict=True):
@@ -186,6 +206,17 @@ def _descend(
                 workers.sum(variable.grad)
         optimizer.step()
         finished(step + 1, options.steps)
+
+
+def _asked(model: PreTrainedModel, batch: Batch, first: int, options: Options) -> list[Asked]:
+    """Return the facts of `batch`, all asked at every step, and earlier ones, asked in turns."""
+    lists = [(batch.contexts, batch.count)]
+    if batch.earlier:
+        lists.append((batch.earlier, options.recall))
+    return [
+        Asked.of(model, rows, first=first, steps=options.steps, most=most, workers=batch.workers)
+        for rows, most in lists
+    ]
 
 
 def stored(site: Site, facts: int, options: Options) -> int:
@@ -204,35 +235,6 @@ def _rotor(state: SiteState, keys: Tensor, options: Options) -> Rotor:
     ]
     basis, _ = torch.linalg.qr(torch.cat([reading, *landing], dim=1))  # (d_in, m)
     return Rotor(state.weight, basis, reading.shape[1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """The facts behind one context, in parts of alike length."""
-
-    parts: tuple[tuple[Rows, Replay], ...]
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, rows: Rows, first: int) -> _Context:
-        parts = [rows.only(part) for part in alike(rows.behind.tolist(), max(1, rows.count))]
-        return cls(tuple((part, replay_subjects(model, part, first)) for part in parts))
-
-    def losses(self) -> Iterator[Tensor]:
-        """Yield the facts' mean losses over their labels, part by part (n,)."""
-        for rows, replay in self.parts:
-            logits = replay.logits(rows.label_row, rows.label_position, narrow=True).float()
-            losses = torch.nn.functional.cross_entropy(logits, rows.label_id, reduction="none")
-            yield rows.per_fact(losses)
-
-
-def _wanted(contexts: Sequence[_Context], step: int, floor: float) -> Tensor:
-    """Return the facts' summed loss in the bare prompt and in one context, taking turns."""
-    chosen = [0] if len(contexts) == 1 else [0, 1 + step % (len(contexts) - 1)]
-    total = torch.zeros(())
-    for index in chosen:
-        for losses in contexts[index].losses():
-            total = total.to(losses.device) + losses.clamp_min(floor).sum() / len(chosen)
-    return total
 
 
 def _check_finite(loss: Tensor, step: int) -> None:
