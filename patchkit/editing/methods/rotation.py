@@ -67,7 +67,7 @@ class Options:
     floor: float = 0.1
     rehearse: float = 0.0
     strong: bool = False
-    recall: int = 100
+    recall: int = 0
 
     def __post_init__(self) -> None:
         """RecipeError on a value that no edit could use."""

@@ -1,4 +1,4 @@
-"""Facts asked step after step: who has a turn, what it costs, and what asking earlier ones keeps."""
+"""Facts asked step after step: whose turn it is, what it costs, what asking again keeps."""
 
 from dataclasses import replace
 from pathlib import Path
