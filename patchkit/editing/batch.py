@@ -45,11 +45,9 @@ class Batch:
         rehearsal: Rehearsal | None = None,
         earlier: Sequence[Fact] = (),
     ) -> Batch:
-        """Tokenise `facts` behind each of `contexts`, the first of which is empty."""
-        rows, before = (
-            tuple(build_rows(tokenizer, some, text, device) for text in contexts if some)
-            for some in (facts, earlier)
-        )
+        """Tokenise the facts behind each of `contexts`, the first of which is empty."""
+        rows = tuple(build_rows(tokenizer, facts, text, device) for text in contexts)
+        before = tuple(build_rows(tokenizer, earlier, text, device) for text in contexts if earlier)
         anchors = plain_rows(tokenizer, facts, _ANCHOR, device)
         return cls(tuple(facts), rows, anchors, workers, rehearsal, before)
 

@@ -179,7 +179,13 @@ def _prepare(
 ) -> tuple[LayerChoice, list[Site], Tensor, dict[int, SiteState]]:
     """Choose the layers and measure what to preserve there."""
     every = sites(job.model, job.sources.checkpoint)
-    choice = _choose(job, facts, every)
+    if job.recipe.layers is None:
+        choice = choose_layers(
+            job.model, job.tokenizer, facts, every,
+            most=job.recipe.most_layers, progress=job.progress,
+        )  # fmt: skip
+    else:
+        choice = given_layers(job.recipe.layers, every)
     carried = earlier_layers(job.previous, {site.tensor: site.layer for site in every})
     found = [site for site in every if site.layer in carried.union(choice.layers)]
     text = preserved_text(job.model, job.tokenizer, job.recipe, job.sources, job.progress)
@@ -197,15 +203,6 @@ def _state(job: _Job, site: Site, statistics: Statistics) -> SiteState:
     recipe = job.recipe
     guard = Guard.of(state.base, statistics, recipe.protect, recipe.protection)
     return replace(state, guard=guard)
-
-
-def _choose(job: _Job, facts: Sequence[Fact], every: Sequence[Site]) -> LayerChoice:
-    if job.recipe.layers is None:
-        return choose_layers(
-            job.model, job.tokenizer, facts, every,
-            most=job.recipe.most_layers, progress=job.progress,
-        )  # fmt: skip
-    return given_layers(job.recipe.layers, every)
 
 
 def _builder(
@@ -256,7 +253,8 @@ def _chunks(facts: Sequence[Fact], size: int) -> list[Sequence[Fact]]:
 
 
 def _without(history: Sequence[Fact], taken: Sequence[Fact]) -> list[Fact]:
-    return [fact for fact in history if fact not in set(taken)]
+    gone = set(taken)
+    return [fact for fact in history if fact not in gone]
 
 
 def _counter(advance: Callable[[int], None], facts: int) -> Finished:
@@ -276,9 +274,10 @@ def _rewrite(
     taken = set(batch)
     rows = [row for row, fact in enumerate(history) if fact in taken]
     states = {layer: state.forget(rows) for layer, state in states.items()}
+    recalled = _without(history, batch) if getattr(job.recipe.options, "recall", 0) else ()
     facts = Batch.of(
-        job.tokenizer, batch, behind.contexts, job.model.device, job.workers, behind.rehearsal,
-        _without(history, batch) if getattr(job.recipe.options, "recall", 0) else (),
+        job.tokenizer, batch, behind.contexts, job.model.device, job.workers,
+        rehearsal=behind.rehearsal, earlier=recalled,
     )  # fmt: skip
     method = find_method(job.recipe.method)
     states = method.solve(job.model, states, facts, job.recipe.options, finished)

@@ -9,7 +9,8 @@ turns into each of its outputs, and with `strong` also in `Wᵀ`, the strongest.
            + ρ E KL(base ‖ edited)
 
 with the first expectation over preserved keys (through C), the last sum over facts written before,
-and the divergence over the next tokens of preserved text.
+and the divergence over the next tokens of preserved text. With `recall` the first sum goes over
+facts written before as well.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ class Options:
     preserved moment, a direction may carry before it counts as taken: larger means freer and less
     careful. `preserve` λ and `history` p are prices in nats, `rehearse` ρ of one nat per token by
     which predictions on preserved text diverge from the base's; `floor` is the loss below which a
-    fact stops asking. `strong` offers landing directions of the highest gain as well, whatever they
-    cost: for a model with values much longer than its keys.
+    fact stops asking. `recall` is how many of the facts written before are asked at every step.
+    `strong` offers landing directions of the highest gain as well, whatever they cost: for a model
+    with values much longer than its keys.
     """
 
     steps: int = 50
@@ -192,7 +194,9 @@ def _descend(
                 acting.enter_context(rotor.acting(module_of(model, states[layer].site)))
                 for layer, rotor in rotors.items()
             ]
-            loss = torch.stack([facts.loss(step, options.floor) for facts in asked]).sum()
+            loss = torch.zeros(())
+            for facts in asked:
+                loss = loss + facts.loss(step, options.floor)
             if batch.rehearsal is not None:
                 loss = loss + options.rehearse * batch.rehearsal.divergence(model, step, workers)
         for drift, turn in zip(drifts, turns, strict=True):
