@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class Asked:
         """
         turns = Turns(contexts[0].count, len(contexts), most)
         parts = {}
-        for turn, context in {pair: None for step in range(steps) for pair in turns.at(step)}:
+        for turn, context in dict.fromkeys(chain.from_iterable(map(turns.at, range(steps)))):
             rows = contexts[context].only(workers.share(turns.facts(turn)))
             parts[turn, context] = tuple(_captured(model, rows, first))
         return cls(turns, parts)

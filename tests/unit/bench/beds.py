@@ -41,6 +41,6 @@ def plan(folder: Path, *contenders: Contender, checkpoints: tuple[int, ...] = (1
     return Plan("test", (bed,), contenders, checkpoints=checkpoints, batches=(2,))
 
 
-OURS = {"steps": 8, "preserve": 1.0, "rehearse": 10.0}
+OURS = {"steps": 8, "preserve": 1.0, "rehearse": 10.0, "recall": 1}
 ROTATION = Contender(label="ours", options=OURS, settings=QUICK)
 MEMIT = Contender(label="memit", method="memit", options={"steps": 3}, settings=QUICK)
