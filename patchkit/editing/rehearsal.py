@@ -13,18 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from patchkit.editing.capture import Stop
 from patchkit.editing.corpus import rows_at_once
 from patchkit.editing.replay import only_at
 from patchkit.events import SILENT, Progress, phase
 from patchkit.parallel import ALONE, Workers
-from patchkit.tensors.layout import blocks, final_norm, last_mlp, readout
+from patchkit.tensors.layout import last_mlp, readout, trunk
 
 _LIKELIEST = 32
 _SUREST = 0.9  # share of all sureness that the tokens which are kept hold
@@ -110,25 +108,12 @@ def _surest(sureness: Tensor) -> Tensor:
 def _logprobs(model: PreTrainedModel, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
     """Return log-probabilities (m, vocab), in fp32, of the tokens behind (row, position), (m,).
 
-    The last MLP, the last norm and the head see only these tokens.
+    The last MLP and the head see only these tokens.
     """
     places = row.to(model.device), position.to(model.device)
-    streams: list[Tensor] = []
-
-    def leave(module: torch.nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        streams.append(out[0] if isinstance(out, tuple) else out)
-        raise Stop
-
-    handle = blocks(model)[-1].register_forward_hook(leave)
-    try:
-        with only_at(last_mlp(model), places):
-            model(input_ids=ids.to(model.device), use_cache=False)
-    except Stop:
-        pass
-    finally:
-        handle.remove()
-    logits = readout(model, final_norm(model)(streams[0][places]))
-    return torch.log_softmax(logits.float(), dim=-1)
+    with only_at(last_mlp(model), places):
+        hidden = trunk(model)(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    return torch.log_softmax(readout(model, hidden[places]).float(), dim=-1)
 
 
 def _remaining(logprobs: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ facts written before as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -138,35 +138,31 @@ def solve(
     The model's weights are those of `states` and are not touched. Raises SolveError when the loss
     is not finite.
     """
-    keys = keys_in_contexts(model, [state.site for state in states.values()], batch.contexts)
+    sites = [state.site for state in states.values()]
+    keys = keys_in_contexts(model, sites, batch.contexts)
     rotors = {
         layer: _rotor(state, mean_key(keys[layer]), options) for layer, state in states.items()
     }
     _descend(model, states, rotors, batch, options, finished)
-    written = _keys_behind(model, states, rotors, batch, keys)
+    if len(states) > 1:  # deeper matrices see what the first one now says
+        with torch.no_grad(), _acting(model, states, rotors):
+            keys = keys_in_contexts(model, sites, batch.contexts)
     return {
-        layer: states[layer].changed(_factor(rotor)).remember(written[layer])
+        layer: states[layer].changed(_factor(rotor)).remember(keys[layer])
         for layer, rotor in rotors.items()
     }
 
 
-def _keys_behind(
-    model: PreTrainedModel,
-    states: Mapping[int, SiteState],
-    rotors: Mapping[int, Rotor],
-    batch: Batch,
-    keys: Mapping[int, Tensor],
-) -> Mapping[int, Tensor]:
-    """Return the facts' keys (n, c, d_in) by layer as they are once `rotors` have turned.
-
-    The first matrix sees the same `keys` as before, deeper ones what it now says of the subject.
-    """
-    if len(states) == 1:
-        return keys
-    with torch.no_grad(), ExitStack() as acting:
-        for layer, rotor in rotors.items():
+@contextmanager
+def _acting(
+    model: PreTrainedModel, states: Mapping[int, SiteState], rotors: Mapping[int, Rotor]
+) -> Iterator[list[Turn]]:
+    """Rotate the inputs of all matrices inside the block and yield their turns."""
+    with ExitStack() as acting:
+        yield [
             acting.enter_context(rotor.acting(module_of(model, states[layer].site)))
-        return keys_in_contexts(model, [state.site for state in states.values()], batch.contexts)
+            for layer, rotor in rotors.items()
+        ]
 
 
 def _descend(
@@ -189,11 +185,7 @@ def _descend(
     optimizer = torch.optim.Adam(landing)
     for step in range(options.steps):
         _set_rate(optimizer, options, step)
-        with ExitStack() as acting:
-            turns = [
-                acting.enter_context(rotor.acting(module_of(model, states[layer].site)))
-                for layer, rotor in rotors.items()
-            ]
+        with _acting(model, states, rotors) as turns:
             loss = torch.zeros(())
             for facts in asked:
                 loss = loss + facts.loss(step, options.floor)
