@@ -3,10 +3,9 @@
     B = blockdiag((I − Sᵢ)(I + Sᵢ)⁻¹),   Sᵢ = (Gᵢ − Gᵢᵀ) / 2,   W′ = W₀ Bᵀ
 
 with G (b, n, n) trained by Adam on the language-model loss of one fact at a time, and kept from
-fact to fact. The rotation acts on activations, y = W₀ (Bᵀx), so that a step costs b n² for each
-token; no block-diagonal matrix is built and W₀ is not touched. At the end of a batch B becomes
-the generator of a rotation in blocks, through the logarithm. `docs/methods/mose.md` has the
-deviations.
+fact to fact. The rotation acts on activations, y = W₀ (Bᵀx), through a solve with I − S; no
+block-diagonal matrix is built and W₀ is not touched. At the end of a batch B becomes the
+generator of a rotation in blocks, through the logarithm. `docs/methods/mose.md` has the deviations.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ from patchkit.editing.settings import above, at_least
 from patchkit.editing.state import SiteState, install
 from patchkit.errors import SolveError
 from patchkit.factors.blocks import blocks_from_matrices
-from patchkit.factors.mixing import blocks_right
 from patchkit.tensors.layout import Site
 
 REWRITES = False
@@ -124,14 +122,27 @@ def cayley(g: Tensor) -> Tensor:
     return rotations
 
 
+def turned(x: Tensor, g: Tensor) -> Tensor:
+    """Return Bᵀx (rows, b n) for rows of inputs x, with G (b, n, n).
+
+    Bᵀ = (I − S)⁻¹(I + S) = 2 (I − S)⁻¹ − I needs no B: a factorisation and a solve for each row,
+    where B takes n solves and as many again for its gradient.
+    """
+    blocks, n, _ = g.shape
+    eye = torch.eye(n, dtype=g.dtype, device=g.device)
+    columns = x.reshape(-1, blocks, n).permute(1, 2, 0)  # (b, n, rows)
+    solved: Tensor = torch.linalg.solve(eye - (g - g.mT) / 2, columns)
+    return (2 * solved - columns).permute(2, 0, 1).reshape(x.shape)
+
+
 @contextmanager
-def acting(module: nn.Module, b: Tensor) -> Iterator[None]:
-    """Rotate the inputs x of `module` to Bᵀx inside the block; `b` is (b, n, n)."""
+def acting(module: nn.Module, g: Tensor) -> Iterator[None]:
+    """Rotate the inputs x of `module` to Bᵀx inside the block; G is (b, n, n)."""
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         x = args[0]
-        rows = x.reshape(-1, x.shape[-1]).to(b.dtype)  # a row of inputs is xᵀ, and xᵀB = (Bᵀx)ᵀ
-        return (blocks_right(rows, b).reshape(x.shape).to(x.dtype), *args[1:])
+        rows = x.reshape(-1, x.shape[-1]).to(g.dtype)
+        return (turned(rows, g).reshape(x.shape).to(x.dtype), *args[1:])
 
     handle = module.register_forward_pre_hook(hook)
     try:
@@ -154,7 +165,7 @@ def _train(
     for step in range(options.steps):
         with ExitStack() as stack:
             for layer, g in generators.items():
-                stack.enter_context(acting(module_of(model, states[layer].site), cayley(g)))
+                stack.enter_context(acting(module_of(model, states[layer].site), g))
             logits = replay.logits(rows.label_row, rows.label_position).float()
         loss = rows.per_fact(cross_entropy(logits, rows.label_id, reduction="none")).mean()
         if not math.isfinite(loss.item()):

@@ -50,11 +50,11 @@ def test_the_transform_is_cayleys() -> None:
 @pytest.mark.parametrize("shape", [(7, 12), (2, 3, 12)])
 def test_rotating_activations_is_multiplying_the_weight(shape: tuple[int, ...]) -> None:
     module = nn.Linear(12, 5).double()
-    b = mose_oft.cayley(normal(1, 4, 3, 3))
+    g = normal(1, 4, 3, 3)
     x = normal(2, *shape)
-    with mose_oft.acting(module, b):
+    with mose_oft.acting(module, g):
         found = module(x)
-    wanted = x @ (module.weight @ blockdiag(b).T).T + module.bias
+    wanted = x @ (module.weight @ blockdiag(mose_oft.cayley(g)).T).T + module.bias
     assert torch.allclose(found, wanted, atol=1e-13)
     assert torch.equal(module(x), x @ module.weight.T + module.bias)
 
