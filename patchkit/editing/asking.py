@@ -55,6 +55,7 @@ class Asked:
 
     turns: Turns
     parts: Mapping[tuple[int, int], tuple[tuple[Rows, Replay], ...]]
+    narrow: bool = True
 
     @classmethod
     def of(
@@ -66,18 +67,20 @@ class Asked:
         steps: int,
         most: int,
         workers: Workers = ALONE,
+        narrow: bool = True,
     ) -> Asked:
         """Capture what enters block `first` of `model` for `steps` steps of at most `most` facts.
 
         `contexts` are the same facts, in each. Tokens before a subject's last one are seen as they
-        are now. Of several processes each has its share of every turn.
+        are now. Of several processes each has its share of every turn. With `narrow` the last MLP
+        sees labels only (`Replay.logits`).
         """
         turns = Turns(contexts[0].count, len(contexts), most)
         parts = {}
         for turn, context in dict.fromkeys(chain.from_iterable(map(turns.at, range(steps)))):
             rows = contexts[context].only(workers.share(turns.facts(turn)))
             parts[turn, context] = tuple(_captured(model, rows, first))
-        return cls(turns, parts)
+        return cls(turns, parts, narrow)
 
     def loss(self, step: int, floor: float) -> Tensor:
         """Return the facts' summed loss, each at least `floor`, in nats.
@@ -88,7 +91,7 @@ class Asked:
         total = torch.zeros(())
         for pair in pairs:
             for rows, replay in self.parts[pair]:
-                losses = _losses(rows, replay)
+                losses = _losses(rows, replay, self.narrow)
                 total = total.to(losses.device) + losses.clamp_min(floor).sum() / len(pairs)
         return total * (self.turns.count / len(self.turns.facts(pairs[0][0])))
 
@@ -98,8 +101,8 @@ def _captured(model: PreTrainedModel, rows: Rows, first: int) -> list[tuple[Rows
     return [(part, replay_subjects(model, part, first)) for part in parts]
 
 
-def _losses(rows: Rows, replay: Replay) -> Tensor:
+def _losses(rows: Rows, replay: Replay, narrow: bool) -> Tensor:
     """Return the facts' mean losses over their labels (n,)."""
-    logits = replay.logits(rows.label_row, rows.label_position, narrow=True).float()
+    logits = replay.logits(rows.label_row, rows.label_position, narrow=narrow).float()
     losses = torch.nn.functional.cross_entropy(logits, rows.label_id, reduction="none")
     return rows.per_fact(losses)

@@ -10,7 +10,7 @@ on activations while it is being optimised; the weight is never touched, no d ×
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,42 @@ from patchkit.editing.angles import angles
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """One value of the rotation, W(R − I) = write · readᵀ in basis coordinates.
+    """One value of the rotation, W(R − I) = write · (basis read)ᵀ.
 
-    `write` (d_out, 2r) is what the matrix emits, `read` (m, 2r) what it is emitted for.
+    `write` (d_out, 2r) is what the matrix emits, `read` (m, 2r) what it is emitted for, in
+    coordinates of `basis` (d_in, m).
     """
 
+    basis: Tensor
     write: Tensor
     read: Tensor
+
+    @contextmanager
+    def acting(self, module: nn.Module, rows: nn.Module | None = None) -> Iterator[None]:
+        """Rotate the inputs of `module` inside the block.
+
+        With `rows`, a module around it that is given whole rows (b, t, d), only the first token of
+        each is rotated. Inside it some architectures have one token behind another.
+        """
+        reading = self.basis @ self.read  # (d_in, 2r)
+        lengths: list[int] = []
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            lengths[:] = [(args[0] if args else kwargs["hidden_states"]).shape[1]]
+
+        def turn(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+            keys = args[0].flatten(0, -2)[:: lengths[0]] if lengths else args[0]
+            change: Tensor = ((keys.to(reading.dtype) @ reading) @ self.write.T).to(out.dtype)
+            if lengths:
+                rest = 0, 0, 0, lengths[0] - 1
+                change = nn.functional.pad(change[:, None], rest).reshape(out.shape)
+            return out + change
+
+        with ExitStack() as hooks:
+            if rows is not None:
+                hooks.callback(rows.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(turn).remove)
+            yield
 
 
 class Rotor:
@@ -53,26 +82,10 @@ class Rotor:
         write = torch.cat([read @ turned + landed @ slid, landed @ bent - read @ slid], dim=1)
         eye = torch.eye(len(self.basis.T), self.reading, dtype=read.dtype, device=read.device)
         x = nn.functional.pad(self.landing, (0, 0, self.reading, 0))  # (m, r)
-        return Turn(write, torch.cat([eye, x], dim=1))
+        return Turn(self.basis, write, torch.cat([eye, x], dim=1))
 
     def generator(self) -> tuple[Tensor, Tensor]:
         """Return X and P (d_in, r) in fp64, as they are now."""
         basis = self.basis.double()
         x = basis[:, self.reading :] @ self.landing.detach().double()
         return x, basis[:, : self.reading]
-
-    @contextmanager
-    def acting(self, module: nn.Module) -> Iterator[Turn]:
-        """Rotate the inputs of `module` inside the block and yield `turn()`, computed once."""
-        turn = self.turn()
-
-        def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-            seen = (args[0].to(self.basis.dtype) @ self.basis) @ turn.read
-            changed: Tensor = out + (seen @ turn.write.T).to(out.dtype)
-            return changed
-
-        handle = module.register_forward_hook(hook)
-        try:
-            yield turn
-        finally:
-            handle.remove()

@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,13 +32,13 @@ from patchkit.editing.confinement import Confinement, directions
 from patchkit.editing.methods import Finished
 from patchkit.editing.rotor import Rotor, Turn
 from patchkit.editing.rows import keys_in_contexts, mean_key
-from patchkit.editing.settings import above, at_least
+from patchkit.editing.settings import above, at_least, at_most
 from patchkit.editing.state import SiteState
 from patchkit.editing.statistics import Statistics
 from patchkit.errors import SolveError
 from patchkit.factors.minimal import planes_needed
 from patchkit.factors.rotation import Rotation
-from patchkit.tensors.layout import Site
+from patchkit.tensors.layout import Site, blocks
 
 REWRITES = True
 PROTECTIONS: Mapping[str, str | None] = {
@@ -46,6 +47,7 @@ PROTECTIONS: Mapping[str, str | None] = {
     "history": "it protects earlier facts already, by its option history",
 }
 _WARM_UP = 5  # steps
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Options:
     which predictions on preserved text diverge from the base's; `floor` is the loss below which a
     fact stops asking. `recall` is how many of the facts written before are asked at every step.
     `strong` offers landing directions of the highest gain as well, whatever they cost: for a model
-    with values much longer than its keys.
+    with values much longer than its keys. `alone` is the share of steps that ask the new facts with
+    their subjects rotated alone, and not the words behind, which other wordings do not have.
     """
 
     steps: int = 50
@@ -70,12 +73,14 @@ class Options:
     rehearse: float = 0.0
     strong: bool = False
     recall: int = 0
+    alone: float = 0.0
 
     def __post_init__(self) -> None:
         """RecipeError on a value that no edit could use."""
         at_least(self, 1, "steps")
         above(self, 0, "rate", "softness")
-        at_least(self, 0, "preserve", "history", "floor", "rehearse", "recall")
+        at_least(self, 0, "preserve", "history", "floor", "rehearse", "recall", "alone")
+        at_most(self, 1, "alone")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +150,7 @@ def solve(
     }
     _descend(model, states, rotors, batch, options, finished)
     if len(states) > 1:  # deeper matrices see what the first one now says
-        with torch.no_grad(), _acting(model, states, rotors):
+        with torch.no_grad(), _acting(model, states, _turns(rotors)):
             keys = keys_in_contexts(model, sites, batch.contexts)
     return {
         layer: states[layer].changed(_factor(rotor)).remember(keys[layer])
@@ -153,16 +158,23 @@ def solve(
     }
 
 
+def _turns(rotors: Mapping[int, Rotor]) -> dict[int, Turn]:
+    return {layer: rotor.turn() for layer, rotor in rotors.items()}
+
+
 @contextmanager
 def _acting(
-    model: PreTrainedModel, states: Mapping[int, SiteState], rotors: Mapping[int, Rotor]
-) -> Iterator[list[Turn]]:
-    """Rotate the inputs of all matrices inside the block and yield their turns."""
+    model: PreTrainedModel,
+    states: Mapping[int, SiteState],
+    turns: Mapping[int, Turn],
+    only_first: bool = False,
+) -> Iterator[None]:
+    """Rotate the inputs of all matrices inside the block, of each row's first token only if so."""
     with ExitStack() as acting:
-        yield [
-            acting.enter_context(rotor.acting(module_of(model, states[layer].site)))
-            for layer, rotor in rotors.items()
-        ]
+        for layer, turn in turns.items():
+            rows = blocks(model)[layer] if only_first else None
+            acting.enter_context(turn.acting(module_of(model, states[layer].site), rows))
+        yield
 
 
 def _descend(
@@ -179,21 +191,23 @@ def _descend(
     outputs keeps them there.
     """
     workers = batch.workers
-    asked = _asked(model, batch, min(states), options)
-    drifts = [_Drift.of(rotor, states[layer]) for layer, rotor in rotors.items()]
+    new, earlier = _asked(model, states, batch, options)
+    drifts = {layer: _Drift.of(rotor, states[layer]) for layer, rotor in rotors.items()}
     landing = [rotor.landing for rotor in rotors.values()]
     optimizer = torch.optim.Adam(landing)
     for step in range(options.steps):
         _set_rate(optimizer, options, step)
-        with _acting(model, states, rotors) as turns:
-            loss = torch.zeros(())
-            for facts in asked:
-                loss = loss + facts.loss(step, options.floor)
+        turns = _turns(rotors)
+        with _acting(model, states, turns, only_first=_alone(step, options.alone)):
+            loss = new.loss(step, options.floor)
+        with _acting(model, states, turns):
+            if earlier is not None:
+                loss = loss + earlier.loss(step, options.floor)
             if batch.rehearsal is not None:
                 loss = loss + options.rehearse * batch.rehearsal.divergence(model, step, workers)
-        for drift, turn in zip(drifts, turns, strict=True):
-            loss = loss + options.preserve * drift.preserved(turn) / workers.count
-            loss = loss + options.history * drift.forgotten(turn) / workers.count
+        for layer, turn in turns.items():
+            loss = loss + options.preserve * drifts[layer].preserved(turn) / workers.count
+            loss = loss + options.history * drifts[layer].forgotten(turn) / workers.count
         _check_finite(workers.sum(loss.detach().clone()), step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -204,15 +218,19 @@ def _descend(
         finished(step + 1, options.steps)
 
 
-def _asked(model: PreTrainedModel, batch: Batch, first: int, options: Options) -> list[Asked]:
+def _alone(step: int, share: float) -> bool:
+    """Whether a step rotates subjects only; evenly spread, in time with no turn of contexts."""
+    return step * _GOLDEN % 1 < share
+
+
+def _asked(
+    model: PreTrainedModel, states: Mapping[int, SiteState], batch: Batch, options: Options
+) -> tuple[Asked, Asked | None]:
     """Return the facts of `batch`, all asked at every step, and earlier ones, asked in turns."""
-    lists = [(batch.contexts, batch.count)]
-    if batch.earlier:
-        lists.append((batch.earlier, options.recall))
-    return [
-        Asked.of(model, rows, first=first, steps=options.steps, most=most, workers=batch.workers)
-        for rows, most in lists
-    ]
+    ask = partial(Asked.of, model, first=min(states), steps=options.steps, workers=batch.workers)
+    whole = options.alone > 0 and max(states) == len(blocks(model)) - 1  # `_acting` needs rows
+    new = ask(batch.contexts, most=batch.count, narrow=not whole)
+    return new, ask(batch.earlier, most=options.recall) if batch.earlier else None
 
 
 def stored(site: Site, facts: int, options: Options) -> int:

@@ -40,11 +40,27 @@ def test_the_hook_acts_as_the_stored_rotation(scale: float) -> None:
     module = nn.Linear(D_IN, D_OUT)
     module.weight.data = random(D_OUT, D_IN)
     keys = random(2, 5, D_IN, seed=4)
-    with made.acting(module):
+    with made.turn().acting(module):
         found = module(keys)
     turned = dense(module.weight.detach(), [_factor(made)], "linear").float()
     torch.testing.assert_close(found, keys @ turned.T + module.bias, rtol=2e-4, atol=2e-4)
     torch.testing.assert_close(module(keys), keys @ module.weight.T + module.bias)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_hook_turns_only_the_first_token_of_each_row_if_asked(flat: bool) -> None:
+    made = rotor(0.3)
+    module = nn.Linear(D_IN, D_OUT)
+    inside: list[nn.Module] = [nn.Flatten(0, 1), module] if flat else [module]
+    rows, keys = nn.Sequential(*inside), random(2, 5, D_IN, seed=4)
+    plain = module(keys)
+    with made.turn().acting(module):
+        everywhere = module(keys)
+    with made.turn().acting(module, rows):
+        found = rows(keys).reshape(plain.shape)
+    torch.testing.assert_close(found[:, 0], everywhere[:, 0])
+    torch.testing.assert_close(found[:, 1:], plain[:, 1:], rtol=0, atol=0)
+    assert float((found[:, 0] - plain[:, 0]).detach().norm()) > 0.1
 
 
 def test_nothing_turns_at_first_and_yet_there_is_a_slope() -> None:
