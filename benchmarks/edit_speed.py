@@ -52,6 +52,7 @@ from patchkit.tensors.refs import resolve_base
 METHODS = ("memit", "alphaedit", "rotation", "mose-oft")
 CONTEXTS = 5  # besides the bare prompt, and the anchor: seven rows for each request
 GROWTH_FACTS = (1, 10, 100, 1000)
+RANDOM = "random"
 GROWTH_WIDTHS = (1024, 2048, 4096, 8192)
 _TIMED: tuple[tuple[ModuleType, str, str], ...] = (
     (spread, "optimise", "values"),
@@ -87,6 +88,8 @@ class Bench:
         """The method's defaults, all facts in one batch where that is how it is published."""
         batch = Recipe().batch if method == "rotation" else facts
         start = Recipe(method=method, layers=(self.layer,), contexts=CONTEXTS, batch=batch)
+        if method == "alphaedit" and self.name == RANDOM:  # whose keys leave less of a null space
+            start = replace(start, options=replace(start.options, threshold=1.0))
         return (
             replace(start, options=replace(start.options, joint=False))
             if hasattr(start.options, "joint")
@@ -228,7 +231,7 @@ def growth(bench: Bench, options: argparse.Namespace, cache: Path) -> Iterator[R
     for d_in in GROWTH_WIDTHS:
         folder = cache / f"random-{d_in}"
         random_model(folder, d_in)
-        wide = Bench.of("random", folder, bench.facts[:few], cache, options.device)
+        wide = Bench.of(RANDOM, folder, bench.facts[:few], cache, options.device)
         for method in options.methods:
             wide.prepare(wide.recipe(method, few))
             yield alone(wide, method, few)

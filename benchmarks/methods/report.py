@@ -61,9 +61,10 @@ def placed(page: str, name: str, content: str) -> str:
 
 def speed_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the comparisons with the published loops as a table in Markdown."""
-    heads = ("model", "method", "facts", "device", "s", "published loop, s", "times as fast")
-    keys = ("model", "method", "facts", "device", "seconds", "baseline_seconds", "speedup")
-    lines = [heads, ("---",) * 2 + ("---:",) + ("---",) + ("---:",) * 3]
+    sizes = ("model", "method", "facts", "d_in", "device")
+    heads = (*sizes, "s", "published loop, s", "times as fast")
+    keys = (*sizes, "seconds", "baseline_seconds", "speedup")
+    lines = [heads, ("---",) * 2 + ("---:",) * 2 + ("---",) + ("---:",) * 3]
     lines += [tuple(str(row.get(key, "–")) for key in keys) for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
