@@ -201,7 +201,7 @@ class Published:
         for step in range(options.steps):
             rotation._set_rate(optimizer, options, step)
             turn = rotor.turn()
-            weight = state.weight + turn.write @ (rotor.basis @ turn.read).T
+            weight = state.weight + turn.write @ turn.reading.T
             chosen = [0, 1 + step % (len(rows) - 1)]
             losses = [
                 self._losses(weight, rows[index]).clamp_min(options.floor) for index in chosen

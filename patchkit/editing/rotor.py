@@ -22,15 +22,15 @@ from patchkit.editing.angles import angles
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """One value of the rotation, W(R − I) = write · (basis read)ᵀ.
+    """One value of the rotation, W(R − I) = write · readingᵀ.
 
-    `write` (d_out, 2r) is what the matrix emits, `read` (m, 2r) what it is emitted for, in
-    coordinates of `basis` (d_in, m).
+    `write` (d_out, 2r) is what the matrix emits, `reading` (d_in, 2r) what it is emitted for, and
+    `read` (m, 2r) is the same in basis coordinates.
     """
 
-    basis: Tensor
     write: Tensor
     read: Tensor
+    reading: Tensor
 
     @contextmanager
     def acting(self, module: nn.Module, rows: nn.Module | None = None) -> Iterator[None]:
@@ -39,7 +39,6 @@ class Turn:
         With `rows`, a module around it that is given whole rows (b, t, d), only the first token of
         each is rotated. Inside it some architectures have one token behind another.
         """
-        reading = self.basis @ self.read  # (d_in, 2r)
         lengths: list[int] = []
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -47,7 +46,8 @@ class Turn:
 
         def turn(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
             keys = args[0].flatten(0, -2)[:: lengths[0]] if lengths else args[0]
-            change: Tensor = ((keys.to(reading.dtype) @ reading) @ self.write.T).to(out.dtype)
+            seen = keys.to(self.write.dtype) @ self.reading  # (…, 2r)
+            change: Tensor = (seen @ self.write.T).to(out.dtype)
             if lengths:
                 rest = 0, 0, 0, lengths[0] - 1
                 change = nn.functional.pad(change[:, None], rest).reshape(out.shape)
@@ -82,7 +82,8 @@ class Rotor:
         write = torch.cat([read @ turned + landed @ slid, landed @ bent - read @ slid], dim=1)
         eye = torch.eye(len(self.basis.T), self.reading, dtype=read.dtype, device=read.device)
         x = nn.functional.pad(self.landing, (0, 0, self.reading, 0))  # (m, r)
-        return Turn(self.basis, write, torch.cat([eye, x], dim=1))
+        coordinates = torch.cat([eye, x], dim=1)
+        return Turn(write, coordinates, self.basis @ coordinates)
 
     def generator(self) -> tuple[Tensor, Tensor]:
         """Return X and P (d_in, r) in fp64, as they are now."""

@@ -15,10 +15,11 @@ from torch import Tensor
 from patchkit.editing import edit
 from patchkit.editing.asking import Asked
 from patchkit.editing.capture import module_of, weight_of
-from patchkit.editing.methods.rotation import _alone
+from patchkit.editing.methods.rotation import _alone, _factor
 from patchkit.editing.recipe import Recipe
 from patchkit.editing.rotor import Rotor
 from patchkit.errors import RecipeError
+from patchkit.factors.action import dense
 from patchkit.tensors.layout import blocks, sites
 from tests.unit.editing.samples import FACTS, QUICK, loaded, tuned
 from tests.unit.editing.test_asking import literal, rows_of
@@ -56,8 +57,7 @@ def test_turning_subjects_only_is_a_change_of_their_last_tokens(architecture: st
         found = Asked.of(model, rows_of(model), first=site.layer, steps=1, most=5, narrow=False)
         with rotor.turn().acting(module, blocks(model)[site.layer]):
             loss = float(found.loss(0, 0.0))
-        x, p = rotor.generator()
-        change = turned(weight, x, p) - weight
+        change = dense(weight, [_factor(rotor)], "linear").float() - weight
         expected = 0.0
         for index in (0, 1):
             for fact in range(5):
@@ -67,12 +67,6 @@ def test_turning_subjects_only_is_a_change_of_their_last_tokens(architecture: st
         assert loss == pytest.approx(expected, rel=1e-4)
         if site.layer < len(sites(model)) - 1:  # no answer reads a subject in the last block
             assert abs(loss - sum_of(model)) > 10 * abs(loss - expected)
-
-
-def turned(weight: Tensor, x: Tensor, p: Tensor) -> Tensor:
-    """W exp(XPᵀ − PXᵀ), dense."""
-    generator = x @ p.T - p @ x.T
-    return (weight.double() @ torch.linalg.matrix_exp(generator)).float()
 
 
 @contextmanager
