@@ -147,14 +147,15 @@ def _workers(device: Device) -> Iterator[tuple["Workers", str]]:
 
 def _report(out: Out, rows: tuple["Cell", ...], folder: Path, draw: bool) -> None:
     """Write table and figures, and show the scores."""
-    from patchkit.bench import entries, markdown
+    from patchkit.bench import entries, markdown, overview
     from patchkit.bench import plots as figures
     from patchkit.patch.writing import write_atomically
 
     table = folder / "results.json"
     data = [row.as_dict() for row in rows]
     text = json_module.dumps(data, indent=1, ensure_ascii=False)
-    files = {table: (text + "\n").encode(), folder / "table.md": markdown(rows).encode()}
+    tables = "\n".join(filter(None, (overview(rows), markdown(rows))))
+    files = {table: (text + "\n").encode(), folder / "table.md": tables.encode()}
     if draw:
         files |= {folder / name: content for name, content in figures(rows).items()}
     for path, content in files.items():

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from patchkit.bench import Row, markdown, plots, row_from
+from patchkit.bench import Row, markdown, overview, plots, row_from
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -134,7 +134,8 @@ def write(rows: Sequence[Row]) -> None:
     for name, content in figures.items():
         (RESULTS / f"methods-{name}").write_bytes(content)
     shown = [f"![{name[:-4]}](../benchmarks/results/methods-{name})" for name in figures]
-    page = placed(PAGE.read_text("utf-8"), "table", markdown(rows))
+    page = placed(PAGE.read_text("utf-8"), "overview", overview(rows))
+    page = placed(page, "table", markdown(rows))
     page = placed(page, "figures", "\n\n".join(shown))
     PAGE.write_text(page, "utf-8")
 

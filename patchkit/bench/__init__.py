@@ -1,5 +1,6 @@
 """Methods × testbeds × numbers of sequential edits, measured in one way."""
 
+from patchkit.bench.overview import overview
 from patchkit.bench.plan import Contender, Plan, Testbed, read_plan
 from patchkit.bench.plots import plots
 from patchkit.bench.row import Row, row_from
@@ -14,6 +15,7 @@ __all__ = [
     "Testbed",
     "entries",
     "markdown",
+    "overview",
     "plots",
     "read_plan",
     "row_from",

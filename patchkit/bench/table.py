@@ -74,10 +74,10 @@ def markdown(rows: Sequence[Row]) -> str:
             place = (entry.testbed, entry.batch, entry.edits)
             parts += [
                 "",
-                f"**{entry.testbed}, {_count(entry.edits, 'edit')} in batches of {entry.batch}**",
+                f"**{entry.testbed}, {count(entry.edits, 'edit')} in batches of {entry.batch}**",
             ]
-            parts += ["", _line(_HEADS), _line(["---", *["---:"] * (len(_HEADS) - 1)])]
-        parts.append(_line(_cells(entry)))
+            parts += ["", line(_HEADS), line(["---", *["---:"] * (len(_HEADS) - 1)])]
+        parts.append(line(_cells(entry)))
     return "\n".join(parts[1:]) + "\n" if parts else ""
 
 
@@ -103,9 +103,11 @@ def _shown(mean: Mean | None, digits: int) -> str:
     return f"{mean.value:.{digits}f}{spread}"
 
 
-def _count(number: int, unit: str) -> str:
+def count(number: int, unit: str) -> str:
+    """Return a number with its unit."""
     return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """Return a line of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"
