@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from patchkit.bench.row import Row
-from patchkit.bench.table import count, line
+from patchkit.bench.table import Entry, count, entries, line, shown
 
 
 def overview(rows: Sequence[Row]) -> str:
@@ -24,47 +24,46 @@ def overview(rows: Sequence[Row]) -> str:
 
 
 def _table(testbed: str, batch: int, rows: Sequence[Row]) -> str:
-    first = min(row.seed for row in rows)
-    columns = sorted({row.edits for row in rows})
-    columns = [edits for edits in columns if len({r.label for r in rows if r.edits == edits}) > 1]
+    every = {(entry.label, entry.edits): entry for entry in entries(rows)}
+    methods = Counter(edits for _, edits in every)
+    columns = sorted(edits for edits, several in methods.items() if several > 1)
     if not columns:
         return ""
-    drawn = [row for row in rows if row.seed == first and row.score is not None]
-    scores = {(row.label, row.edits): row.score or 0.0 for row in drawn}
+    first = min(row.seed for row in rows)
+    drawn = {
+        (row.label, row.edits): row.score
+        for row in rows
+        if row.seed == first and row.score is not None
+    }
     best = {
-        edits: max((score for (_, at), score in scores.items() if at == edits), default=None)
+        edits: max((s for (_, at), s in drawn.items() if at == edits), default=0.0)
         for edits in columns
     }
 
     def rank(label: str) -> tuple[list[float], str]:
-        return [-scores.get((label, edits), -1.0) for edits in reversed(columns)], label
+        return [-drawn.get((label, edits), -1.0) for edits in reversed(columns)], label
 
-    labels = sorted({row.label for row in rows if row.edits in columns}, key=rank)
     lines = [
         f"**{testbed}, score after so many edits in batches of {batch}**",
         "",
         line(["method", *(count(edits, "edit") for edits in columns)]),
         line(["---", *["---:"] * len(columns)]),
     ]
-    for label in labels:
-        mine = [row for row in rows if row.label == label]
-        cells = [
-            _cell([r for r in mine if r.edits == edits], first, best[edits]) for edits in columns
-        ]
+    for label in sorted({label for label, edits in every if edits in columns}, key=rank):
+        places = [(label, edits) for edits in columns]
+        cells = [_cell(every.get(at), drawn.get(at), best[at[1]]) for at in places]
         lines.append(line([label, *cells]))
     return "\n".join(lines) + "\n"
 
 
-def _cell(rows: Sequence[Row], first: int, best: float | None) -> str:
-    """Return the score on the draw `first`, and how all draws spread."""
-    if not rows:
+def _cell(entry: Entry | None, first: float | None, best: float) -> str:
+    """Return the score on the first draw, and how all draws spread."""
+    if entry is None:
         return "–"
-    scores = [row.score for row in rows if row.score is not None]
-    if not scores:
+    mean = entry.means.get("score")
+    if mean is None:
         return "failed"
-    shown = next((f"{r.score:.3f}" for r in rows if r.seed == first and r.score is not None), "–")
-    if best is not None and shown == f"{best:.3f}":
-        shown = f"**{shown}**"
-    if len(scores) > 1:
-        return f"{shown} ({statistics.fmean(scores):.3f} ± {statistics.stdev(scores):.3f})"
-    return shown if rows[0].seed == first else f"{shown} ({scores[0]:.3f})"
+    drawn = "–" if first is None else f"{first:.3f}"
+    if drawn == f"{best:.3f}":
+        drawn = f"**{drawn}**"
+    return drawn if first is not None and mean.spread is None else f"{drawn} ({shown(mean, 3)})"

@@ -88,15 +88,16 @@ def _cells(entry: Entry) -> list[str]:
     kilobytes = entry.means.get("patch_bytes")
     return [
         name,
-        *(_shown(entry.means.get(figure), 3) for figure in SHARES),
-        _shown(entry.means.get("norm_ratio"), 4),
-        _shown(entry.means.get("condition_ratio"), 4),
-        _shown(entry.means.get("facts_per_second"), 2),
+        *(shown(entry.means.get(figure), 3) for figure in SHARES),
+        shown(entry.means.get("norm_ratio"), 4),
+        shown(entry.means.get("condition_ratio"), 4),
+        shown(entry.means.get("facts_per_second"), 2),
         "–" if kilobytes is None else f"{kilobytes.value / 1024:,.0f}",
     ]
 
 
-def _shown(mean: Mean | None, digits: int) -> str:
+def shown(mean: Mean | None, digits: int) -> str:
+    """Return a mean and its spread, or a dash for none."""
     if mean is None:
         return "–"
     spread = "" if mean.spread is None else f" ± {mean.spread:.{digits}f}"
