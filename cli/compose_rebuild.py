@@ -12,6 +12,7 @@ from .edit_report import report
 from .loading import load
 from .options import Device, Dtype
 from .output import Out
+from .patch_files import write_measured
 from .progress import shown
 from .units import count
 
@@ -54,7 +55,7 @@ def rebuild(
             keep=lambda patch: patch.write(target),
             progress=progress,
         )
-    again.patch.write(target)
+    write_measured(again.patch, target)
     places = tuple(range(1, len(facts) + 1))
     report(out, again, FactsFile(facts, "jsonl", places), target, {})
 

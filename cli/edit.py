@@ -42,7 +42,7 @@ from .options import (
     minimums,
 )
 from .output import Out
-from .patch_files import check_output, stem
+from .patch_files import check_output, stem, write_measured
 from .progress import shown
 from .units import count, size, some
 
@@ -219,7 +219,7 @@ def _computed(
             progress=progress,
             **more,
         )
-    made.patch.write(target)
+    write_measured(made.patch, target)
     return made
 
 

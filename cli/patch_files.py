@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patchkit.errors import OutputError
 from patchkit.patch import naming
+
+if TYPE_CHECKING:
+    from patchkit.patch.patch import Patch
 
 
 def stem(path: Path) -> str:
@@ -25,3 +29,13 @@ def check_output(target: Path, yes: bool) -> None:
         raise OutputError(f"no folder {target.parent} to write {target.name} in")
     if not os.access(target.parent, os.W_OK):
         raise OutputError(f"{target.parent} is not writable", hint="name another place with -o")
+
+
+def write_measured(patch: "Patch", kept: Path) -> None:
+    """Put a patch with its figures in the place of the one kept before anything was measured."""
+    try:
+        patch.write(kept)
+    except OutputError as error:
+        raise OutputError(
+            f"{error.message}; the patch that stands there is whole, without its figures"
+        ) from error.__cause__

@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from patchkit.facts.reading import to_jsonl
+from patchkit.patch.patch import Patch
 from patchkit.tensors.header import read_header
 from patchkit.tensors.source import FileSource
 from tests.cli.helpers import EDITED, FACTS, run
@@ -264,6 +265,20 @@ def test_a_disk_that_fills_up_while_writing_a_patch(
 ) -> None:
     monkeypatch.setattr("patchkit.patch.writing.os.fsync", full)
     refused(place.command("edit"), "output_failed", "new.patch.safetensors", "free some space")
+
+
+@pytest.mark.usefixtures("fast_recipe")
+def test_a_disk_that_fills_up_after_a_patch_was_kept(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, calls = os.fsync, iter([False, True])
+    monkeypatch.setattr(
+        "patchkit.patch.writing.os.fsync", lambda file: full() if next(calls) else sync(file)
+    )
+    ran = run(*place.command("edit"))
+    assert ran.code == 1
+    assert "the patch that stands there is whole" in " ".join(ran.stderr.split())
+    assert Patch.read("new.patch.safetensors").facts_jsonl == to_jsonl(FACTS)
 
 
 @pytest.mark.parametrize("name", ["apply", "edit"])
