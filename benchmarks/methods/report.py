@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.testbeds.page import row as line
 from patchkit.bench import Row, markdown, overview, plots, row_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,15 @@ def read_rows(files: Sequence[Path]) -> list[Row]:
             row = row_from(data)
             found[row.testbed, row.label, row.batch, row.edits, row.seed, row.split] = row
     return list(found.values())
+
+
+def check_testbeds(rows: Sequence[Row]) -> None:
+    """Refuse rows of two trainings under one name, whose figures cannot stand side by side."""
+    known: dict[str, str] = {}
+    for row in rows:
+        digest = known.setdefault(row.testbed, row.testbed_digest)
+        if digest != row.testbed_digest:
+            raise SystemExit(f"{row.testbed} is both {digest:.12} and {row.testbed_digest:.12}")
 
 
 def best(rows: Sequence[Row]) -> dict[str, Row]:
@@ -64,22 +74,21 @@ def speed_table(rows: Sequence[dict[str, Any]]) -> str:
     sizes = ("model", "method", "facts", "d_in", "device")
     heads = (*sizes, "s", "published loop, s", "times as fast")
     keys = (*sizes, "seconds", "baseline_seconds", "speedup")
-    lines = [heads, ("---",) * 2 + ("---:",) * 2 + ("---",) + ("---:",) * 3]
-    lines += [tuple(str(row.get(key, "–")) for key in keys) for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rule = ("---",) * 2 + ("---:",) * 2 + ("---",) + ("---:",) * 3
+    cells = [[row.get(key, "–") for key in keys] for row in rows]
+    return "\n".join(line(*each) for each in (heads, rule, *cells))
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return measured and estimated seconds of an edit as a table in Markdown."""
     heads = ("", "method", "facts", "d", "d_in", "layers", "s", "predicted from the one before, s")
-    lines = [heads, ("---",) * 2 + ("---:",) * 6]
+    keys = ("kind", "method", "facts", "d", "d_in", "layers")
+    lines = [line(*heads), line(*("---",) * 2, *("---:",) * 6)]
     for row in rows:
         before = row.get("predicted")
         predicted = "–" if before is None else f"{sum(before.values()):.1f}"
-        keys = ("kind", "method", "facts", "d", "d_in", "layers")
-        cells = (*(str(row[key]) for key in keys), f"{row['seconds']:,.1f}", predicted)
-        lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        lines.append(line(*(row[key] for key in keys), f"{row['seconds']:,.1f}", predicted))
+    return "\n".join(lines)
 
 
 def tuning_table(rows: Sequence[Row]) -> str:
@@ -90,7 +99,7 @@ def tuning_table(rows: Sequence[Row]) -> str:
     for row in order:
         score = "–" if row.score is None else f"{row.score:.3f}"
         marked = f"**{row.label}**" if row.label in winners else row.label
-        lines.append(f"| {marked} | {score} |")
+        lines.append(line(marked, score))
     return "\n".join(lines)
 
 
@@ -152,7 +161,10 @@ def main() -> None:
     rows = read_rows(options.results)
     if options.timed:
         return write_times()
-    return write_tuning(rows) if options.tuned else write(rows)
+    if options.tuned:
+        return write_tuning(rows)
+    check_testbeds(rows)
+    return write(rows)
 
 
 if __name__ == "__main__":

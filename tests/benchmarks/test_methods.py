@@ -60,6 +60,14 @@ def test_the_best_setting_is_that_with_the_highest_score() -> None:
     assert report.best(rows)["memit"].label == "memit lam=2"
 
 
+def test_two_trainings_are_not_one_testbed() -> None:
+    committed = report.read_rows([report.RESULTS / "methods.json"])
+    report.check_testbeds(committed)
+    other = replace(committed[0], testbed_digest="another", seed=1000)
+    with pytest.raises(SystemExit, match="is both"):
+        report.check_testbeds([*committed, other])
+
+
 def test_the_page_has_a_place_for_everything() -> None:
     page = report.PAGE.read_text("utf-8")
     for name in ("table", "figures", "tuning", "speed", "cost"):
