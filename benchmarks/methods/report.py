@@ -4,9 +4,10 @@
     python -m benchmarks.methods.report --tuned build/*-tune/results.json
     python -m benchmarks.methods.report --timed
 
-The first writes `benchmarks/results/methods.json`, the figures beside it, and what stands between
-the markers of the page; the second writes `tuning.json`, prints each method's best setting and puts
-all of them into the page; the third puts the measured and estimated seconds there.
+The first writes `benchmarks/results/methods.json`, the figures beside it, that of the README too,
+and what stands between the markers of the page; the second writes `tuning.json`, prints each
+method's best setting and puts all of them into the page; the third puts the measured and estimated
+seconds there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.methods.figure import figure
 from benchmarks.testbeds.page import row as line
 from patchkit.bench import Row, markdown, overview, plots, row_from
 
@@ -139,6 +141,7 @@ def write(rows: Sequence[Row]) -> None:
     data = [row.as_dict() for row in rows]
     text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
     (RESULTS / "methods.json").write_text(text, "utf-8")
+    (RESULTS / "methods.png").write_bytes(figure(rows))
     figures = plots([row for row in rows if _looked_at(rows, row) > 1])
     for name, content in figures.items():
         (RESULTS / f"methods-{name}").write_bytes(content)

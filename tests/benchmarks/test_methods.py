@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.edit_cost import Shape, Text, operations, predicted
 from benchmarks.edit_speed import Bench, alone, compared, facts_of
 from benchmarks.methods import report
+from benchmarks.methods.figure import BATCH, SHOWN, TESTBED, figure
 from patchkit.bench import read_plan
 from patchkit.bench.plan import runs
 from patchkit.editing import Recipe
@@ -29,7 +30,7 @@ def test_every_method_is_run_on_atlas() -> None:
     assert {run.checkpoints for run in found} == {(1, 10, 100, 500, 1000)}
 
 
-@pytest.mark.parametrize(("testbed", "budget"), [("atlas", 6), ("worldly", 3)])
+@pytest.mark.parametrize(("testbed", "budget"), [("atlas", 6), ("worldly", 6)])
 def test_every_method_is_tuned_with_one_budget(testbed: str, budget: int) -> None:
     plan = read_plan(RECIPES / f"{testbed}-tune.toml")
     assert plan.split == "dev"
@@ -66,6 +67,14 @@ def test_two_trainings_are_not_one_testbed() -> None:
     other = replace(committed[0], testbed_digest="another", seed=1000)
     with pytest.raises(SystemExit, match="is both"):
         report.check_testbeds([*committed, other])
+
+
+def test_the_figure_of_the_readme_shows_all_of_its_methods() -> None:
+    committed = report.read_rows([report.RESULTS / "methods.json"])
+    mine = {row.label for row in committed if (row.testbed, row.batch) == (TESTBED, BATCH)}
+    assert set(SHOWN) <= mine
+    pytest.importorskip("matplotlib")
+    assert figure(committed).startswith(b"\x89PNG")
 
 
 def test_the_page_has_a_place_for_everything() -> None:
