@@ -97,7 +97,7 @@ def tuning_table(rows: Sequence[Row]) -> str:
     """Return every setting tried on one testbed, the best of each method first and in bold."""
     winners = {row.label for row in best(rows).values()}
     order = sorted(rows, key=lambda row: (row.label.split(" ")[0], -_rank(row)[1]))
-    lines = ["| setting | score |", "|---|---:|"]
+    lines = [line("setting", "score"), line("---", "---:")]
     for row in order:
         score = "–" if row.score is None else f"{row.score:.3f}"
         marked = f"**{row.label}**" if row.label in winners else row.label
@@ -136,7 +136,8 @@ def _looked_at(rows: Sequence[Row], one: Row) -> int:
 
 
 def write(rows: Sequence[Row]) -> None:
-    """Write the file, the figures and the page."""
+    """Write the file, the figures and the page, of one training for each testbed."""
+    check_testbeds(rows)
     RESULTS.mkdir(parents=True, exist_ok=True)
     data = [row.as_dict() for row in rows]
     text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
@@ -164,10 +165,7 @@ def main() -> None:
     rows = read_rows(options.results)
     if options.timed:
         return write_times()
-    if options.tuned:
-        return write_tuning(rows)
-    check_testbeds(rows)
-    return write(rows)
+    return write_tuning(rows) if options.tuned else write(rows)
 
 
 if __name__ == "__main__":

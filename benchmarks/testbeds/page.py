@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from patchkit.bench.table import line
+
 Result = dict[str, Any]
 
 WHERE: Final = """
@@ -72,7 +74,7 @@ FAIR: Final = (
 
 def row(*cells: object) -> str:
     """Return one row of a table."""
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+    return line([str(cell) for cell in cells])
 
 
 def limits_table(limits: Sequence[Limit], result: Result) -> str:

@@ -26,7 +26,7 @@ def plots(rows: Sequence[Row]) -> dict[str, bytes]:
     Points are means over seeds, bars their standard deviation; angles are the quantiles of the
     planes of each rotation. Raises ExtraMissing without matplotlib.
     """
-    figure_class = _figure_class()
+    figure_class = load_figure()
     groups: dict[tuple[str, int], list[Entry]] = {}
     for entry in entries(rows):
         groups.setdefault((entry.testbed, entry.batch), []).append(entry)
@@ -46,7 +46,8 @@ def _stem(testbed: str) -> str:
     return re.sub(r"[^\w.-]+", "-", testbed)
 
 
-def _figure_class() -> Any:
+def load_figure() -> Any:
+    """Return matplotlib's Figure, which needs no display; ExtraMissing without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -66,16 +67,8 @@ def _curves(
     drawn: dict[str, Any] = {}
     for axes, (name, text) in zip(panels, shown.items(), strict=False):
         for number, (label, line) in enumerate(_by_label(group).items()):
-            points = [(entry.edits, entry.means[name]) for entry in line if name in entry.means]
-            if not points:
-                continue
-            drawn[label] = axes.errorbar(
-                [edits for edits, _ in points],
-                [mean.value for _, mean in points],
-                yerr=[mean.spread or 0.0 for _, mean in points],
-                marker=".",
-                **_look(number),
-            )
+            if any(name in entry.means for entry in line):
+                drawn[label] = curve(axes, line, name, **_look(number))
         if axes.has_data():
             axes.set_xscale("log")
             axes.set_yscale("log" if name in _LOGARITHMIC else "linear")
@@ -83,7 +76,19 @@ def _curves(
     if drawn:
         figure.legend(drawn.values(), drawn.keys(), loc="outside right upper", fontsize="small")
     figure.suptitle(title)
-    return _png(figure)
+    return png(figure)
+
+
+def curve(axes: Any, line: Sequence[Entry], name: str, **look: Any) -> Any:
+    """Draw the means of one figure against the number of edits, with bars where they spread."""
+    points = [(entry.edits, entry.means[name]) for entry in line if name in entry.means]
+    return axes.errorbar(
+        [edits for edits, _ in points],
+        [mean.value for _, mean in points],
+        yerr=[mean.spread or 0.0 for _, mean in points],
+        marker=".",
+        **look,
+    )
 
 
 def _look(number: int) -> dict[str, str]:
@@ -109,7 +114,7 @@ def _angles(figure_class: Any, group: Sequence[Entry], title: str) -> bytes:
         axes.set(title=label, xlabel="share of planes", ylabel="angle in radians")
         axes.legend(title="edits", fontsize="x-small")
     figure.suptitle(title)
-    return _png(figure)
+    return png(figure)
 
 
 def _by_label(group: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -119,7 +124,7 @@ def _by_label(group: Sequence[Entry]) -> dict[str, list[Entry]]:
     return found
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
     """Return the picture without the name and version of what drew it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
