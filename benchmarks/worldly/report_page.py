@@ -95,8 +95,9 @@ LIMITS: Final = (
 )
 LEFT: Final = """
 Without the first MLP at the subject's last token {left:.0%} of the facts are still recalled: with
-plain attention this model can gather a name at the prompt's end too. But that place alone is enough
-to bring a corrupted subject's facts back, and a value put in there wins.
+plain attention this model can gather a name at the prompt's end too. But that place alone
+brings a corrupted subject's facts back to {restored:.3f}, and a value put in there wins for
+{wins:.0%} of the requests.
 """
 SPREAD: Final = """
 From one training to the next of the same preset these figures differ by as much as here; the first
@@ -139,6 +140,8 @@ def write_page(result: dict[str, Any], path: Path) -> None:
         **result["records"],
         **result["counterfact"]["relations_taught"],
         "left": result["ablation"]["places"]["subject_last"]["alone"][0],
+        "restored": result["tracing"]["mlp_restored"][0],
+        "wins": result["rewrites"]["places"]["subject_last"][0]["wins"],
         "relation_names": ", ".join(result["relation_ids"]),
         "training": TRAINED.format(**training) if training else "",
     }
